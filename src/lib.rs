@@ -1,0 +1,9 @@
+//! A build-graph engine for operating-system images that reads mkosi configuration.
+//!
+//! `config` reads what the user wrote, `plan` compiles it to a graph of content-hashed nodes, `exec` runs the nodes
+//! in sandboxes and keeps what they make in the `store`. `docs/architecture.md` has the picture.
+
+pub mod config;
+pub mod sandbox;
+pub mod store;
+pub mod types;

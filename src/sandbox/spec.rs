@@ -1,0 +1,109 @@
+//! What a sandbox is made of, as handed to the child.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// One step in making the sandbox's root file system. Targets are absolute paths in the new root; missing parent
+/// directories are made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mount {
+    /// A file or directory of the host, with the mounts below it.
+    Bind {
+        /// The path on the host.
+        source: PathBuf,
+        /// The path in the sandbox.
+        target: PathBuf,
+        /// Whether the sandbox may only read it.
+        read_only: bool,
+        /// Whether a missing source is passed over in silence.
+        optional: bool,
+    },
+    /// An overlay of directories on the host.
+    Overlay {
+        /// The lower directories, lowest first.
+        lowers: Vec<PathBuf>,
+        /// The upper directory that takes the changes and its work directory; without them the mount is read-only.
+        upper: Option<(PathBuf, PathBuf)>,
+        /// The path in the sandbox.
+        target: PathBuf,
+    },
+    /// An empty file system in memory.
+    Tmpfs {
+        /// The path in the sandbox.
+        target: PathBuf,
+        /// The mode of its root directory.
+        mode: u32,
+    },
+    /// The process file system of the sandbox's own PID namespace.
+    Proc {
+        /// The path in the sandbox.
+        target: PathBuf,
+    },
+    /// A private `/dev` with the usual nodes, `pts`, `shm` and the standard links.
+    Dev {
+        /// The path in the sandbox.
+        target: PathBuf,
+    },
+    /// A symbolic link.
+    Symlink {
+        /// The path in the sandbox.
+        target: PathBuf,
+        /// What it points to.
+        points_to: PathBuf,
+    },
+    /// An empty directory.
+    Directory {
+        /// The path in the sandbox.
+        target: PathBuf,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A small read-only file with contents of its own.
+    File {
+        /// The path in the sandbox.
+        target: PathBuf,
+        /// Its contents.
+        contents: Vec<u8>,
+        /// Its mode.
+        mode: u32,
+    },
+}
+
+/// A command and the world that it runs in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spec {
+    /// The program, looked up in the specification's own `PATH` within the sandbox, and its arguments.
+    pub argv: Vec<String>,
+    /// The whole environment: nothing is inherited.
+    pub env: BTreeMap<String, String>,
+    /// The working directory in the sandbox.
+    pub cwd: PathBuf,
+    /// The steps that make the root file system, in order, on an empty one.
+    pub mounts: Vec<Mount>,
+    /// Whether the host's network is shared; otherwise there is a loopback interface alone.
+    pub network: bool,
+    /// The host name within.
+    pub hostname: String,
+    /// The file mode creation mask.
+    pub umask: u32,
+    /// Whether the root of the new file system stays writable to the command.
+    pub writable_root: bool,
+}
+
+impl Default for Spec {
+    fn default() -> Self {
+        Self {
+            argv: Vec::new(),
+            env: BTreeMap::new(),
+            cwd: PathBuf::from("/"),
+            mounts: Vec::new(),
+            network: false,
+            hostname: "mkosi".to_owned(),
+            umask: 0o022,
+            writable_root: false,
+        }
+    }
+}
