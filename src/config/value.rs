@@ -43,6 +43,11 @@ impl Value {
         }
     }
 
+    /// Whether the value is empty or the text `no`, as enumerations with a boolean sense have it.
+    pub fn is_empty_or_no(&self) -> bool {
+        self.is_empty() || self.as_text() == Some("no")
+    }
+
     /// The boolean in this value.
     pub fn as_bool(&self) -> Option<bool> {
         match self {

@@ -1,0 +1,436 @@
+//! The compiler: every image's stages as nodes of one graph.
+//!
+//! Nodes of different images that would have equal keys whatever happens (the same stage, settings, files and tools,
+//! and needs that are themselves one node) become one node. Nodes that turn out equal only later, because the
+//! things that they need came out equal, meet in the store by their key.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use petgraph::Direction;
+use petgraph::graph::{DiGraph, NodeIndex};
+use petgraph::visit::EdgeRef;
+use rayon::prelude::*;
+
+use super::{Declarations, PlanError, StageDecl, hidden_paths};
+use crate::config::{Image, Origin, Value};
+use crate::store::Slot;
+use crate::types::{Digest, Encoder};
+
+/// A node's place in the graph.
+pub type NodeId = NodeIndex<u32>;
+
+/// What a node gets for one of its file inputs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// A file or directory of the host, without the hidden paths below it.
+    Host {
+        /// Where it is.
+        path: PathBuf,
+        /// What is not seen of it.
+        hidden: Vec<PathBuf>,
+    },
+    /// An output of another image in this graph; the artifact comes with the node's needs under the same name.
+    Image,
+}
+
+/// One stage of one image, or of several that share it.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// The stage's name.
+    pub stage: String,
+    /// Its declaration.
+    pub decl: Arc<StageDecl>,
+    /// The image that it was made from first; images that share the node have equal settings in its view.
+    pub image: Arc<Image>,
+    /// The names of all images that share it, sorted.
+    pub images: BTreeSet<String>,
+    /// The digests of settings, files and tools by the input's name.
+    pub inputs: BTreeMap<String, Digest>,
+    /// Where each file input comes from, by the input's name.
+    pub sources: BTreeMap<String, Source>,
+    /// Why the stage is not part of the image.
+    pub skipped: Option<String>,
+    /// Whether cached results are not to be used for it (`Incremental=no`).
+    pub fresh: bool,
+}
+
+impl Node {
+    /// `image/stage`, with the first image's name.
+    pub fn name(&self) -> String {
+        format!("{}/{}", self.image.name, self.stage)
+    }
+
+    /// The place whose last record tells what changed since.
+    pub fn slot(&self) -> Slot {
+        Slot {
+            project: self.image.project.to_string_lossy().into_owned(),
+            image: self.image.name.clone(),
+            node: self.stage.clone(),
+        }
+    }
+}
+
+/// What a node needs of another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edge {
+    /// The name of the input that it fills: `tree`, `need/resolve.base`, `file/BaseTrees/00`.
+    pub input: String,
+    /// The output of the other node.
+    pub output: String,
+}
+
+/// The graph of a run. Edges go from the node that is needed to the node that needs it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The graph.
+    pub graph: DiGraph<Node, Edge>,
+    /// By image: the node of each stage.
+    pub nodes: BTreeMap<String, BTreeMap<String, NodeId>>,
+    /// The images that were asked for.
+    pub goals: Vec<String>,
+}
+
+impl Plan {
+    /// The nodes that `id` needs, with the edges, in the order of the inputs' names.
+    pub fn needs(&self, id: NodeId) -> Vec<(NodeId, &Edge)> {
+        let mut needs: Vec<_> =
+            self.graph.edges_directed(id, Direction::Incoming).map(|edge| (edge.source(), edge.weight())).collect();
+        needs.sort_by(|a, b| a.1.input.cmp(&b.1.input));
+        needs
+    }
+
+    /// The nodes that need `id`, sorted.
+    pub fn dependents(&self, id: NodeId) -> Vec<NodeId> {
+        let mut ids: Vec<NodeId> = self.graph.neighbors_directed(id, Direction::Outgoing).collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    }
+
+    /// The nodes that the images asked for need, each after what it needs, the order being the same every time.
+    pub fn wanted(&self) -> Vec<NodeId> {
+        let mut wanted = BTreeSet::new();
+        let publishes = |id: &&NodeId| self.graph[**id].decl.publishes;
+        let goals = self.goals.iter().filter_map(|image| self.nodes.get(image));
+        let mut queue: Vec<NodeId> = goals.flat_map(|stages| stages.values().filter(publishes).copied()).collect();
+        while let Some(id) = queue.pop() {
+            if wanted.insert(id) {
+                queue.extend(self.needs(id).into_iter().map(|(need, _)| need));
+            }
+        }
+        // Nodes are added after what they need, so the order of the indices is one.
+        wanted.into_iter().collect()
+    }
+}
+
+/// Digests of what lies on the host. The store's stat cache is behind it.
+pub trait Digests: Sync {
+    /// The digest of a file or directory without the paths in `hidden`.
+    ///
+    /// # Errors
+    /// Why it can't be read.
+    fn path(&self, path: &Path, hidden: &[PathBuf]) -> Result<Digest, String>;
+
+    /// The identity of a program of the host, `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// Why it can't be read.
+    fn tool(&self, name: &str) -> Result<Option<Digest>, String>;
+}
+
+/// The digest that stands for a program that the host does not have.
+fn missing_tool() -> Digest {
+    Encoder::new("mkosi.tool.missing", 1).finish()
+}
+
+/// Compiles `images` to one graph. `goals` names the images that were asked for.
+///
+/// # Errors
+/// A host file that can't be read; images whose outputs need each other in a circle.
+pub fn compile(
+    declarations: &Declarations,
+    images: &[Image],
+    goals: &[String],
+    digests: &dyn Digests,
+) -> Result<Plan, PlanError> {
+    let images: Vec<Arc<Image>> = by_need(images)?;
+    let hashed = hash_inputs(declarations, &images, digests)?;
+    let mut builder = Builder {
+        plan: Plan { graph: DiGraph::new(), nodes: BTreeMap::new(), goals: goals.to_vec() },
+        identities: HashMap::new(),
+        identity_of: HashMap::new(),
+        hashed: &hashed,
+        images: &images,
+        declarations,
+    };
+    for image in &images {
+        for (stage, decl) in declarations.iter() {
+            builder.add(image, stage, decl);
+        }
+    }
+    Ok(builder.plan)
+}
+
+/// The images in an order in which each comes after those whose outputs it uses.
+fn by_need(images: &[Image]) -> Result<Vec<Arc<Image>>, PlanError> {
+    let images: Vec<Arc<Image>> = images.iter().cloned().map(Arc::new).collect();
+    let mut graph = petgraph::graphmap::DiGraphMap::<usize, ()>::new();
+    for (index, image) in images.iter().enumerate() {
+        graph.add_node(index);
+        for sourced in image.values.values() {
+            for path in sourced.value.paths() {
+                match producer(path, &images) {
+                    Some(other) if other != index => {
+                        graph.add_edge(other, index, ());
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+    match petgraph::algo::toposort(&graph, None) {
+        Ok(order) => Ok(order.into_iter().map(|index| Arc::clone(&images[index])).collect()),
+        Err(cycle) => {
+            let ring = petgraph::algo::tarjan_scc(&graph).into_iter().find(|c| c.contains(&cycle.node_id()));
+            let ring = ring.unwrap_or_else(|| vec![cycle.node_id()]);
+            let mut stages: Vec<String> = ring.iter().map(|index| images[*index].name.clone()).collect();
+            stages.extend(stages.first().cloned());
+            Err(PlanError::Cycle { stages })
+        }
+    }
+}
+
+/// The image whose output lies at `path`.
+fn producer(path: &Path, images: &[Arc<Image>]) -> Option<usize> {
+    let name = path.file_name()?.to_str()?;
+    images.iter().position(|image| {
+        let output = image.text("Output").unwrap_or(&image.name);
+        let here = image.path("OutputDirectory").unwrap_or(&image.project);
+        path.parent() == Some(here)
+            && (name == output || name.strip_prefix(output).is_some_and(|rest| rest.starts_with('.')))
+    })
+}
+
+/// One file input of a stage.
+struct FileInput {
+    name: String,
+    setting: String,
+    path: PathBuf,
+    hidden: Vec<PathBuf>,
+}
+
+/// The file inputs of a stage for an image.
+fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
+    let mut inputs = Vec::new();
+    for setting in &decl.files {
+        let value = image.get(setting);
+        let items = match value {
+            Value::List(items) => items.as_slice(),
+            other => std::slice::from_ref(other),
+        };
+        for (index, item) in items.iter().enumerate() {
+            for path in item.paths() {
+                // Scripts keep their own name: it tells whether they run in the image, and they can read it.
+                let base = match item {
+                    Value::Path(path) => path.file_name().map(|n| format!("/{}", n.to_string_lossy())),
+                    _ => None,
+                };
+                let hidden = match setting.as_str() {
+                    "BuildSources" => hidden_paths(image, path, decl.sandbox.sources),
+                    _ => Vec::new(),
+                };
+                inputs.push(FileInput {
+                    name: format!("file/{setting}/{index:02}{}", base.unwrap_or_default()),
+                    setting: setting.clone(),
+                    path: path.to_path_buf(),
+                    hidden,
+                });
+            }
+        }
+    }
+    inputs
+}
+
+/// Digests of everything on the host that some node of the graph hashes, each path once.
+struct Hashed {
+    paths: HashMap<(PathBuf, Vec<PathBuf>), Digest>,
+    tools: HashMap<String, Digest>,
+}
+
+fn hash_inputs(declarations: &Declarations, images: &[Arc<Image>], digests: &dyn Digests) -> Result<Hashed, PlanError> {
+    let mut wanted = HashMap::new();
+    let mut tools = BTreeSet::new();
+    for image in images {
+        for (_, decl) in declarations.iter() {
+            if unmet(image, decl).is_some() {
+                continue;
+            }
+            tools.extend(decl.tools.iter().map(String::as_str));
+            for input in file_inputs(image, decl) {
+                if producer(&input.path, images).is_none_or(|index| images[index].name == image.name) {
+                    wanted.entry((input.path, input.hidden)).or_insert((image.name.clone(), input.setting));
+                }
+            }
+        }
+    }
+    let paths = wanted
+        .into_par_iter()
+        .map(|((path, hidden), (image, setting))| match digests.path(&path, &hidden) {
+            Ok(digest) => Ok(((path, hidden), digest)),
+            Err(message) => Err(PlanError::Input { image, setting, path, message }),
+        })
+        .collect::<Result<HashMap<_, _>, _>>()?;
+    let tools = tools
+        .into_par_iter()
+        .map(|name| match digests.tool(name) {
+            Ok(digest) => Ok((name.to_owned(), digest.unwrap_or_else(missing_tool))),
+            Err(message) => Err(PlanError::Input {
+                image: String::new(),
+                setting: "tools".to_owned(),
+                path: PathBuf::from(name),
+                message,
+            }),
+        })
+        .collect::<Result<HashMap<_, _>, _>>()?;
+    Ok(Hashed { paths, tools })
+}
+
+fn unmet(image: &Image, decl: &StageDecl) -> Option<String> {
+    decl.conditions.iter().find(|condition| !condition.holds(image)).map(super::Condition::unmet)
+}
+
+struct Builder<'a> {
+    plan: Plan,
+    identities: HashMap<Digest, NodeId>,
+    identity_of: HashMap<NodeId, Digest>,
+    hashed: &'a Hashed,
+    images: &'a [Arc<Image>],
+    declarations: &'a Declarations,
+}
+
+impl Builder<'_> {
+    fn add(&mut self, image: &Arc<Image>, stage: &str, decl: &Arc<StageDecl>) {
+        let incremental = image.values.get("Incremental");
+        let mut node = Node {
+            stage: stage.to_owned(),
+            decl: Arc::clone(decl),
+            image: Arc::clone(image),
+            images: BTreeSet::from([image.name.clone()]),
+            inputs: BTreeMap::new(),
+            sources: BTreeMap::new(),
+            skipped: unmet(image, decl),
+            fresh: incremental.is_some_and(|s| s.origin != Origin::Default && s.value.is_empty_or_no()),
+        };
+        let mut edges: BTreeMap<String, (NodeId, String)> = BTreeMap::new();
+        if node.skipped.is_none() {
+            self.settings_and_tools(&mut node);
+            self.files(&mut node, &mut edges);
+            self.stages(&node, &mut edges);
+        }
+        let id = match self.identity(&node, &edges) {
+            Some(identity) => match self.identities.get(&identity) {
+                Some(&id) => {
+                    self.plan.graph[id].images.insert(image.name.clone());
+                    id
+                }
+                None => {
+                    let id = self.plan.graph.add_node(node);
+                    self.identities.insert(identity, id);
+                    self.identity_of.insert(id, identity);
+                    for (input, (need, output)) in edges {
+                        self.plan.graph.add_edge(need, id, Edge { input, output });
+                    }
+                    id
+                }
+            },
+            None => self.plan.graph.add_node(node),
+        };
+        self.plan.nodes.entry(image.name.clone()).or_default().insert(stage.to_owned(), id);
+    }
+
+    fn settings_and_tools(&self, node: &mut Node) {
+        for setting in &node.decl.settings {
+            let mut encoder = Encoder::new("mkosi.setting", 1);
+            node.image.get(setting).encode(&mut encoder);
+            node.inputs.insert(format!("setting/{setting}"), encoder.finish());
+        }
+        for tool in &node.decl.tools {
+            let digest = self.hashed.tools.get(tool).copied().unwrap_or_else(missing_tool);
+            node.inputs.insert(format!("tool/{tool}"), digest);
+        }
+    }
+
+    fn files(&self, node: &mut Node, edges: &mut BTreeMap<String, (NodeId, String)>) {
+        for input in file_inputs(&node.image, &node.decl) {
+            let other = producer(&input.path, self.images).map(|index| &self.images[index]);
+            match other.filter(|other| other.name != node.image.name).and_then(|other| self.output_of(other)) {
+                Some(edge) => {
+                    node.sources.insert(input.name.clone(), Source::Image);
+                    edges.insert(input.name, edge);
+                }
+                None => {
+                    if let Some(digest) = self.hashed.paths.get(&(input.path.clone(), input.hidden.clone())) {
+                        node.inputs.insert(input.name.clone(), *digest);
+                    }
+                    let source = Source::Host { path: input.path, hidden: input.hidden };
+                    node.sources.insert(input.name, source);
+                }
+            }
+        }
+    }
+
+    /// The node and output that another image's file in the output directory comes from.
+    fn output_of(&self, image: &Image) -> Option<(NodeId, String)> {
+        let format = image.text("Format").unwrap_or("directory");
+        if format == "directory" {
+            return self.tree(&image.name, "finalize").map(|id| (id, "tree".to_owned()));
+        }
+        let id = *self.plan.nodes.get(&image.name)?.get(format)?;
+        (self.plan.graph[id].skipped.is_none()).then(|| (id, "files".to_owned()))
+    }
+
+    fn stages(&self, node: &Node, edges: &mut BTreeMap<String, (NodeId, String)>) {
+        if let Some(tree) = &node.decl.tree
+            && let Some(id) = self.tree(&node.image.name, tree)
+        {
+            edges.insert("tree".to_owned(), (id, "tree".to_owned()));
+        }
+        for need in &node.decl.needs {
+            let (stage, output) = need.split_once('.').unwrap_or((need, "tree"));
+            let id = self.plan.nodes.get(&node.image.name).and_then(|stages| stages.get(stage)).copied();
+            if let Some(id) = id.filter(|id| self.plan.graph[*id].skipped.is_none()) {
+                edges.insert(format!("need/{need}"), (id, output.to_owned()));
+            }
+        }
+    }
+
+    /// The node that makes the tree which stands after `stage`: the stage itself, or what it works on when skipped.
+    fn tree(&self, image: &str, stage: &str) -> Option<NodeId> {
+        let id = *self.plan.nodes.get(image)?.get(stage)?;
+        let decl = self.declarations.get(stage)?;
+        if self.plan.graph[id].skipped.is_none() && decl.changes {
+            return Some(id);
+        }
+        self.tree(image, decl.tree.as_ref()?)
+    }
+
+    /// What makes two nodes one. A skipped node and one that publishes are never shared.
+    fn identity(&self, node: &Node, edges: &BTreeMap<String, (NodeId, String)>) -> Option<Digest> {
+        if node.skipped.is_some() {
+            return None;
+        }
+        let mut encoder = Encoder::new("mkosi.node", 1);
+        encoder.str(&node.stage).number(node.decl.version).number(u64::from(node.fresh)).map(&node.inputs);
+        if node.decl.publishes {
+            encoder.str(&node.image.name);
+        }
+        encoder.list(edges.len());
+        for (input, (need, output)) in edges {
+            let need = self.identity_of.get(need).copied().unwrap_or_else(|| Digest::of(b""));
+            encoder.str(input).digest(&need).str(output);
+        }
+        Some(encoder.finish())
+    }
+}

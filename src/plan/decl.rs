@@ -1,0 +1,328 @@
+//! The declarations in `graphs/*.toml`: which stages there are and what each may see.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use super::{Condition, PlanError};
+use crate::types::suggest::nearest;
+
+/// What a node waits for when more nodes are ready than may run at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pool {
+    /// One place per processor.
+    Cpu,
+    /// Work that is bound by the disk: unpacking, copying.
+    Disk,
+    /// Work that is bound by the network.
+    Network,
+}
+
+/// What a sandboxed command sees of the stage's tree.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RootAccess {
+    /// Nothing.
+    #[default]
+    None,
+    /// The tree, read-only.
+    ReadOnly,
+    /// The tree; changes become the stage's layer.
+    ReadWrite,
+    /// The tree; changes are thrown away.
+    Scratch,
+}
+
+/// Whether a sandboxed command has the network.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Network {
+    /// Loopback alone.
+    #[default]
+    No,
+    /// The host's network.
+    Yes,
+    /// As the setting of this name says.
+    #[serde(untagged)]
+    Setting(String),
+}
+
+/// How much of the build sources a sandboxed command sees (and its key holds).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sources {
+    /// Nothing.
+    #[default]
+    No,
+    /// The files, without version control's own (`.git` and the like): a commit that changes no file changes no key.
+    Plain,
+    /// Version control's files too.
+    All,
+}
+
+/// What the sandbox of a stage holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct SandboxProfile {
+    /// The stage's tree at `/buildroot`.
+    #[serde(default)]
+    pub root: RootAccess,
+    /// The project's sources at `/work/src`.
+    #[serde(default)]
+    pub sources: Sources,
+    /// The network.
+    #[serde(default)]
+    pub network: Network,
+}
+
+/// One stage as declared.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct StageDecl {
+    /// What it makes, in a few words.
+    pub about: String,
+    /// Raised whenever the stage's code would make something else of the same inputs.
+    pub version: u64,
+    /// The stage whose tree this one works on.
+    pub tree: Option<String>,
+    /// Whether it adds a layer to its tree.
+    #[serde(default)]
+    pub changes: bool,
+    /// Outputs beside the tree.
+    #[serde(default)]
+    pub outputs: Vec<String>,
+    /// Outputs of other stages, `stage.output`.
+    #[serde(default)]
+    pub needs: Vec<String>,
+    /// The settings that it may ask for.
+    #[serde(default)]
+    pub settings: Vec<String>,
+    /// Those settings whose host files are inputs.
+    #[serde(default)]
+    pub files: Vec<String>,
+    /// Programs of the host that it runs.
+    #[serde(default)]
+    pub tools: Vec<String>,
+    /// Conditions that must all hold.
+    #[serde(default)]
+    pub when: Vec<String>,
+    /// What it waits for.
+    pub pool: Pool,
+    /// Whether its result is kept until a refresh although the world may have changed.
+    #[serde(default)]
+    pub volatile: bool,
+    /// Whether it writes to the output directory: it has no record, its state is looked up where it writes.
+    #[serde(default)]
+    pub publishes: bool,
+    /// What a command of it sees.
+    pub sandbox: SandboxProfile,
+    /// The conditions of `when`, read.
+    #[serde(skip)]
+    pub conditions: Vec<Condition>,
+}
+
+impl StageDecl {
+    /// Every output, the tree first.
+    pub fn all_outputs(&self) -> Vec<&str> {
+        let tree = (self.changes).then_some("tree");
+        tree.into_iter().chain(self.outputs.iter().map(String::as_str)).collect()
+    }
+}
+
+/// The stages by name, in an order in which each comes after what it needs.
+#[derive(Clone, Debug)]
+pub struct Declarations {
+    stages: BTreeMap<String, Arc<StageDecl>>,
+    order: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    stage: BTreeMap<String, StageDecl>,
+}
+
+/// The declarations that are part of the program.
+const BUILT_IN: &[(&str, &str)] = &[
+    ("packages.toml", include_str!("../../graphs/packages.toml")),
+    ("image.toml", include_str!("../../graphs/image.toml")),
+    ("output.toml", include_str!("../../graphs/output.toml")),
+];
+
+impl Declarations {
+    /// The declarations in `graphs/`, checked against the settings that `known` accepts.
+    ///
+    /// # Errors
+    /// As [`Declarations::parse`].
+    pub fn built_in(known: &[&str]) -> Result<Self, PlanError> {
+        Self::parse(BUILT_IN, known)
+    }
+
+    /// Reads declarations from `(file name, text)` pairs and checks that every name in them means something.
+    ///
+    /// # Errors
+    /// A file that can't be read as declarations, a name that is declared twice, an unknown stage, output or
+    /// setting, a condition that can't be read, or a cycle.
+    pub fn parse(files: &[(&str, &str)], known: &[&str]) -> Result<Self, PlanError> {
+        let mut stages: BTreeMap<String, StageDecl> = BTreeMap::new();
+        for (name, text) in files {
+            let file: File = toml::from_str(text)
+                .map_err(|error| PlanError::Syntax { file: (*name).to_owned(), message: error.to_string() })?;
+            for (stage, decl) in file.stage {
+                if stages.insert(stage.clone(), decl).is_some() {
+                    return Err(PlanError::Duplicate { file: (*name).to_owned(), stage });
+                }
+            }
+        }
+        for (name, decl) in &mut stages {
+            check_settings(name, decl, known)?;
+        }
+        for (name, decl) in &stages {
+            check_needs(name, decl, &stages)?;
+        }
+        let order = order(&stages)?;
+        Ok(Self { stages: stages.into_iter().map(|(name, decl)| (name, Arc::new(decl))).collect(), order })
+    }
+
+    /// A stage by name.
+    pub fn get(&self, stage: &str) -> Option<&Arc<StageDecl>> {
+        self.stages.get(stage)
+    }
+
+    /// Every stage, each after what it needs.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<StageDecl>)> {
+        self.order.iter().filter_map(|name| self.stages.get_key_value(name).map(|(name, decl)| (name.as_str(), decl)))
+    }
+
+    /// Every setting that some stage declares.
+    pub fn claimed_settings(&self) -> std::collections::BTreeSet<&str> {
+        let conditions = self.stages.values().flat_map(|d| d.conditions.iter().flat_map(Condition::settings));
+        self.stages.values().flat_map(|d| d.settings.iter().map(String::as_str)).chain(conditions).collect()
+    }
+}
+
+fn check_settings(name: &str, decl: &mut StageDecl, known: &[&str]) -> Result<(), PlanError> {
+    for text in &decl.when {
+        let condition = Condition::parse(text).map_err(|message| PlanError::Condition {
+            stage: name.to_owned(),
+            condition: text.clone(),
+            message,
+        })?;
+        decl.conditions.push(condition);
+    }
+    let network = match &decl.sandbox.network {
+        Network::Setting(setting) => Some(setting.as_str()),
+        Network::No | Network::Yes => None,
+    };
+    let conditions = decl.conditions.iter().flat_map(Condition::settings);
+    let settings = decl.settings.iter().chain(&decl.files).map(String::as_str);
+    for setting in settings.chain(conditions).chain(network) {
+        if !known.contains(&setting) {
+            return Err(PlanError::UnknownSetting {
+                stage: name.to_owned(),
+                setting: setting.to_owned(),
+                nearest: nearest(setting, known.iter().copied()).map(str::to_owned),
+            });
+        }
+    }
+    match decl.files.iter().map(String::as_str).chain(network).find(|s| !decl.settings.iter().any(|d| d == s)) {
+        Some(setting) => Err(PlanError::FilesNotSettings { stage: name.to_owned(), setting: setting.to_owned() }),
+        None => Ok(()),
+    }
+}
+
+fn check_needs(name: &str, decl: &StageDecl, stages: &BTreeMap<String, StageDecl>) -> Result<(), PlanError> {
+    let unknown = |wanted: &str| PlanError::UnknownStage {
+        stage: name.to_owned(),
+        wanted: wanted.to_owned(),
+        nearest: nearest(wanted, stages.keys().map(String::as_str)).map(str::to_owned),
+    };
+    if let Some(tree) = &decl.tree
+        && !stages.contains_key(tree)
+    {
+        return Err(unknown(tree));
+    }
+    for need in &decl.needs {
+        let (stage, output) = need.split_once('.').unwrap_or((need, "tree"));
+        let other = stages.get(stage).ok_or_else(|| unknown(stage))?;
+        if !other.all_outputs().contains(&output) {
+            return Err(PlanError::UnknownOutput {
+                stage: name.to_owned(),
+                wanted: need.clone(),
+                of: stage.to_owned(),
+                nearest: nearest(output, other.all_outputs()).map(str::to_owned),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// The stages that a declaration refers to.
+fn references(decl: &StageDecl) -> impl Iterator<Item = &str> {
+    let needs = decl.needs.iter().map(|need| need.split_once('.').map_or(need.as_str(), |(stage, _)| stage));
+    decl.tree.iter().map(String::as_str).chain(needs)
+}
+
+fn order(stages: &BTreeMap<String, StageDecl>) -> Result<Vec<String>, PlanError> {
+    let mut graph = petgraph::graphmap::DiGraphMap::<&str, ()>::new();
+    for (name, decl) in stages {
+        graph.add_node(name);
+        for other in references(decl) {
+            graph.add_edge(other, name, ());
+        }
+    }
+    match petgraph::algo::toposort(&graph, None) {
+        Ok(order) => Ok(order.into_iter().map(str::to_owned).collect()),
+        Err(cycle) => {
+            let start = cycle.node_id();
+            let ring = petgraph::algo::tarjan_scc(&graph)
+                .into_iter()
+                .find(|component| component.contains(&start))
+                .unwrap_or_else(|| vec![start]);
+            let mut ring: Vec<String> = ring.into_iter().map(str::to_owned).collect();
+            ring.extend(ring.first().cloned());
+            Err(PlanError::Cycle { stages: ring })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &[&str] = &["Packages", "Format", "WithNetwork"];
+
+    fn error(text: &str) -> String {
+        Declarations::parse(&[("x.toml", text)], KNOWN).unwrap_err().to_string()
+    }
+
+    fn stage(name: &str, rest: &str) -> String {
+        format!("[stage.{name}]\nabout = \"x\"\nversion = 1\npool = \"cpu\"\nsandbox = {{}}\n{rest}\n")
+    }
+
+    #[test]
+    fn errors_name_what_is_wrong() {
+        insta::assert_snapshot!(
+            [
+                error(&stage("a", "settings = [\"Pakcages\"]")),
+                error(&(stage("pack", "changes = true") + &stage("b", "tree = \"pakc\""))),
+                error(&(stage("a", "outputs = [\"files\"]") + &stage("b", "needs = [\"a.filse\"]"))),
+                error(&(stage("a", "tree = \"b\"\nchanges = true") + &stage("b", "tree = \"a\"\nchanges = true"))),
+                error(&stage("a", "when = [\"Format==\"]\nfiles = [\"Packages\"]")),
+                error(&stage("a", "when = [\"?\"]")),
+                error(&stage("a", "sandbox2 = 1")),
+            ]
+            .join("\n")
+        );
+    }
+
+    #[test]
+    fn the_order_follows_the_needs() {
+        let text = stage("z", "changes = true") + &stage("a", "tree = \"z\"");
+        let declarations = Declarations::parse(&[("x.toml", &text)], KNOWN).unwrap();
+        let names: Vec<&str> = declarations.iter().map(|(name, _)| name).collect();
+        assert_eq!(names, ["z", "a"]);
+    }
+}

@@ -1,0 +1,96 @@
+//! What can be wrong with declarations and with the graph made of them.
+
+use std::path::PathBuf;
+
+/// A graph that can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// A file under `graphs/` is not what a declaration looks like.
+    #[error("graphs/{file}: {message}")]
+    Syntax {
+        /// The file's name.
+        file: String,
+        /// What the parser says, with line and column.
+        message: String,
+    },
+    /// Two declarations share a name.
+    #[error("graphs/{file}: stage `{stage}` is declared a second time")]
+    Duplicate {
+        /// The file of the second declaration.
+        file: String,
+        /// The stage.
+        stage: String,
+    },
+    /// A stage needs one that is not declared.
+    #[error("stage `{stage}` needs `{wanted}`, and no stage of that name is declared{}", hint(.nearest))]
+    UnknownStage {
+        /// The stage that needs.
+        stage: String,
+        /// The name it used.
+        wanted: String,
+        /// The nearest declared name.
+        nearest: Option<String>,
+    },
+    /// A stage needs an output that the other does not have.
+    #[error("stage `{stage}` needs `{wanted}`, and stage `{of}` has no such output{}", hint(.nearest))]
+    UnknownOutput {
+        /// The stage that needs.
+        stage: String,
+        /// The need as written.
+        wanted: String,
+        /// The stage whose output was named.
+        of: String,
+        /// The nearest output.
+        nearest: Option<String>,
+    },
+    /// A stage names a setting that is not in the settings table.
+    #[error("stage `{stage}` names the setting `{setting}`, which is not in the settings table{}", hint(.nearest))]
+    UnknownSetting {
+        /// The stage.
+        stage: String,
+        /// The name it used.
+        setting: String,
+        /// The nearest setting.
+        nearest: Option<String>,
+    },
+    /// A stage's `files` is not among its `settings`.
+    #[error("stage `{stage}` lists `{setting}` in `files` but not in `settings`")]
+    FilesNotSettings {
+        /// The stage.
+        stage: String,
+        /// The setting.
+        setting: String,
+    },
+    /// Stages need each other in a circle.
+    #[error("stages need each other in a circle: {}", .stages.join(" -> "))]
+    Cycle {
+        /// The stages of the circle; the first stands at the end again.
+        stages: Vec<String>,
+    },
+    /// A condition that can't be read.
+    #[error("stage `{stage}`: condition `{condition}`: {message}")]
+    Condition {
+        /// The stage.
+        stage: String,
+        /// The condition as written.
+        condition: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// A host file that is an input of a node can't be hashed.
+    #[error("image `{image}`: `{setting}=` names {}, which can't be read: {message}", .path.display())]
+    Input {
+        /// The image.
+        image: String,
+        /// The setting that names the file.
+        setting: String,
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        message: String,
+    },
+}
+
+fn hint(nearest: &Option<String>) -> String {
+    nearest.as_ref().map(|name| format!("; did you mean `{name}`?")).unwrap_or_default()
+}

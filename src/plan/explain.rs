@@ -1,0 +1,153 @@
+//! Why a node runs, in words: its inputs now against those of its last record.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::store::Record;
+use crate::types::Digest;
+
+/// How an input differs from the last run's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was there and holds something else now.
+    Changed,
+    /// It is new.
+    Added,
+    /// It is gone.
+    Removed,
+}
+
+/// One reason for a node to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No run of it is known.
+    Never,
+    /// An input differs; the name is the input's (`setting/Packages`, `file/BuildScripts/00/mkosi.build`, `tree`).
+    Input {
+        /// The input's name.
+        name: String,
+        /// How it differs.
+        change: Change,
+    },
+    /// All inputs are as they were, but the result is no longer in the store.
+    Gone,
+    /// A node that it needs runs, so that its inputs can't be known yet.
+    Needs {
+        /// The stage that runs.
+        stage: String,
+    },
+    /// The user asked for it.
+    Asked(String),
+    /// What it publishes is not as it should be.
+    Output(String),
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Never => f.write_str("never built"),
+            Self::Gone => f.write_str("its result is no longer in the store"),
+            Self::Needs { stage } => write!(f, "needs `{stage}`, which runs"),
+            Self::Asked(what) | Self::Output(what) => f.write_str(what),
+            Self::Input { name, change } => {
+                let how = match change {
+                    Change::Changed => "changed",
+                    Change::Added => "is new",
+                    Change::Removed => "is gone",
+                };
+                write!(f, "{} {how}", input_in_words(name))
+            }
+        }
+    }
+}
+
+/// An input's name in words for people.
+pub fn input_in_words(name: &str) -> String {
+    let mut parts = name.splitn(4, '/');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some("setting"), Some(setting), None, None) => format!("`{setting}=`"),
+        (Some("tool"), Some(tool), None, None) => format!("the host's `{tool}`"),
+        (Some("file"), Some(_), Some(_), Some(base)) => format!("`{base}`"),
+        (Some("file"), Some("BuildSources"), ..) => "a file of the build sources".to_owned(),
+        (Some("file"), Some(setting), Some(index), None) => match index.parse::<usize>() {
+            Ok(index) => format!("what `{setting}=` names (item {})", index + 1),
+            Err(_) => format!("what `{setting}=` names"),
+        },
+        (Some("need"), Some(need), None, None) => match need.split_once('.') {
+            Some((stage, "tree")) => format!("the tree of `{stage}`"),
+            Some((stage, output)) => format!("`{stage}`'s {output}"),
+            None => format!("the tree of `{need}`"),
+        },
+        (Some("tree"), None, ..) => "the tree below".to_owned(),
+        _ => format!("`{name}`"),
+    }
+}
+
+/// The reasons for a node with these inputs and key to run, given its last record.
+pub fn explain(key: &Digest, inputs: &BTreeMap<String, Digest>, last: Option<&Record>) -> Vec<Reason> {
+    let Some(last) = last else {
+        return vec![Reason::Never];
+    };
+    if last.key == *key {
+        return vec![Reason::Gone];
+    }
+    let mut reasons = Vec::new();
+    for (name, digest) in inputs {
+        match last.inputs.get(name) {
+            Some(old) if old == digest => {}
+            Some(_) => reasons.push(Reason::Input { name: name.clone(), change: Change::Changed }),
+            None => reasons.push(Reason::Input { name: name.clone(), change: Change::Added }),
+        }
+    }
+    for name in last.inputs.keys().filter(|name| !inputs.contains_key(*name)) {
+        reasons.push(Reason::Input { name: name.clone(), change: Change::Removed });
+    }
+    if reasons.is_empty() {
+        reasons.push(Reason::Asked("mkosi itself makes it another way now".to_owned()));
+    }
+    reasons
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inputs(pairs: &[(&str, &str)]) -> BTreeMap<String, Digest> {
+        pairs.iter().map(|(name, text)| ((*name).to_owned(), Digest::of(text.as_bytes()))).collect()
+    }
+
+    #[test]
+    fn every_kind_of_difference_has_words() {
+        let last = Record {
+            key: Digest::of(b"old"),
+            kind: "postinst".to_owned(),
+            inputs: inputs(&[
+                ("setting/Packages", "a"),
+                ("file/PostInstallationScripts/00/mkosi.postinst", "a"),
+                ("file/ExtraTrees/00", "a"),
+                ("tool/tar", "a"),
+                ("tree", "a"),
+                ("need/build.dest", "a"),
+                ("file/BuildSources/00", "same"),
+            ]),
+            outputs: BTreeMap::new(),
+            duration_ms: 0,
+            size: 0,
+            finished: 0,
+        };
+        let now = inputs(&[
+            ("setting/Packages", "b"),
+            ("file/PostInstallationScripts/00/mkosi.postinst", "b"),
+            ("file/ExtraTrees/00", "b"),
+            ("tool/tar", "b"),
+            ("tree", "b"),
+            ("need/resolve.base", "b"),
+            ("file/BuildSources/00", "same"),
+        ]);
+        let words: Vec<String> =
+            explain(&Digest::of(b"new"), &now, Some(&last)).iter().map(ToString::to_string).collect();
+        insta::assert_snapshot!(words.join("\n"));
+        assert_eq!(explain(&Digest::of(b"old"), &now, Some(&last)), [Reason::Gone]);
+        assert_eq!(explain(&Digest::of(b"old"), &now, None), [Reason::Never]);
+    }
+}

@@ -1,0 +1,23 @@
+//! From images to one graph of stage nodes: the declarations in `graphs/`, the compiler, keys and explanations.
+//!
+//! Knows what a stage declares, never what its code does. Runs nothing.
+
+mod compile;
+mod condition;
+mod decl;
+mod error;
+mod explain;
+mod key;
+mod preview;
+mod render;
+mod sources;
+
+pub use compile::{Digests, Edge, Node, NodeId, Plan, Source, compile};
+pub use condition::Condition;
+pub use decl::{Declarations, Network, Pool, RootAccess, SandboxProfile, Sources, StageDecl};
+pub use error::PlanError;
+pub use explain::{Change, Reason, explain, input_in_words};
+pub use key::{key_of, node_inputs};
+pub use preview::{Lookup, Preview, State, preview};
+pub use render::{Format, render};
+pub use sources::hidden_paths;

@@ -1,0 +1,191 @@
+//! The graph for people and programs: text, JSON, Graphviz and Mermaid.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::{Plan, Preview, State};
+use crate::types::human;
+
+/// A form in which a graph is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// A table by image.
+    Text,
+    /// JSON with every field.
+    Json,
+    /// Graphviz' dot(1).
+    Dot,
+    /// A Mermaid flow chart.
+    Mermaid,
+}
+
+impl std::str::FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            "dot" => Ok(Self::Dot),
+            "mermaid" => Ok(Self::Mermaid),
+            other => Err(format!("unknown graph format `{other}`: text, json, dot or mermaid")),
+        }
+    }
+}
+
+/// Prints the nodes with their states.
+pub fn render(plan: &Plan, nodes: &[Preview], format: Format) -> String {
+    match format {
+        Format::Text => text(plan, nodes),
+        Format::Json => format!("{:#}\n", json(plan, nodes)),
+        Format::Dot => dot(plan, nodes),
+        Format::Mermaid => mermaid(plan, nodes),
+    }
+}
+
+fn word(state: &State) -> &'static str {
+    match state {
+        State::Cached(_) => "cached",
+        State::Current => "current",
+        State::Run(_) => "run",
+        State::MayRun(_) => "may run",
+        State::Skipped(_) => "skipped",
+    }
+}
+
+fn reasons(state: &State) -> Vec<String> {
+    match state {
+        State::Run(reasons) | State::MayRun(reasons) => reasons.iter().map(ToString::to_string).collect(),
+        State::Skipped(why) => vec![why.clone()],
+        State::Cached(_) | State::Current => Vec::new(),
+    }
+}
+
+fn text(plan: &Plan, nodes: &[Preview]) -> String {
+    let mut out = String::new();
+    let mut group = None;
+    for preview in nodes {
+        let node = &plan.graph[preview.id];
+        let images: Vec<&str> = node.images.iter().map(String::as_str).collect();
+        let images = images.join(", ");
+        if group.as_ref() != Some(&images) {
+            if group.is_some() {
+                out.push('\n');
+            }
+            let _ = writeln!(out, "{images}");
+            group = Some(images);
+        }
+        let key = preview.key.map(|key| key.short()).unwrap_or_default();
+        let cost = match &preview.last {
+            Some(last) => {
+                let time = human::duration(Duration::from_millis(last.duration_ms));
+                if last.size == 0 { time } else { format!("{time}, {}", human::bytes(last.size)) }
+            }
+            None => String::new(),
+        };
+        let mut why = reasons(&preview.state);
+        if why.len() > 4 {
+            let more = why.len() - 3;
+            why.truncate(3);
+            why.push(format!("{more} more"));
+        }
+        let line =
+            format!("  {:<16} {:<8} {:<13} {:<18} {}", node.stage, word(&preview.state), key, cost, why.join("; "));
+        let _ = writeln!(out, "{}", line.trim_end());
+    }
+    out
+}
+
+fn json(plan: &Plan, nodes: &[Preview]) -> serde_json::Value {
+    let list: Vec<serde_json::Value> = nodes
+        .iter()
+        .map(|preview| {
+            let node = &plan.graph[preview.id];
+            let needs: Vec<serde_json::Value> = plan
+                .needs(preview.id)
+                .into_iter()
+                .map(|(id, edge)| json!({ "node": id.index(), "output": edge.output, "input": edge.input }))
+                .collect();
+            let record = match &preview.state {
+                State::Cached(record) => Some(record),
+                _ => preview.last.as_ref(),
+            };
+            json!({
+                "id": preview.id.index(),
+                "stage": node.stage,
+                "about": node.decl.about,
+                "images": node.images,
+                "state": word(&preview.state),
+                "reasons": reasons(&preview.state),
+                "key": preview.key,
+                "needs": needs,
+                "inputs": node.inputs,
+                "duration_ms": record.map(|record| record.duration_ms),
+                "size": record.map(|record| record.size),
+            })
+        })
+        .collect();
+    json!({ "version": 1, "goals": plan.goals, "nodes": list })
+}
+
+/// The nodes that a picture shows: all but the skipped.
+fn shown<'a>(nodes: &'a [Preview]) -> impl Iterator<Item = &'a Preview> {
+    nodes.iter().filter(|preview| !matches!(preview.state, State::Skipped(_)))
+}
+
+fn label(plan: &Plan, preview: &Preview) -> (String, String) {
+    let node = &plan.graph[preview.id];
+    let images: Vec<&str> = node.images.iter().map(String::as_str).collect();
+    (node.stage.clone(), images.join(", "))
+}
+
+fn dot(plan: &Plan, nodes: &[Preview]) -> String {
+    let mut out =
+        String::from("digraph mkosi {\n  rankdir=LR;\n  node [shape=box, style=filled, fontname=\"sans\"];\n");
+    let escape = |text: &str| text.replace('\\', "\\\\").replace('"', "\\\"");
+    for preview in shown(nodes) {
+        let (stage, images) = label(plan, preview);
+        let colour = match preview.state {
+            State::Cached(_) | State::Current => "#d5e8d4",
+            State::MayRun(_) => "#fff2cc",
+            _ => "#f8cecc",
+        };
+        let why = reasons(&preview.state).join("\n");
+        let _ = writeln!(
+            out,
+            "  n{} [label=\"{}\\n{}\", fillcolor=\"{colour}\", tooltip=\"{}\"];",
+            preview.id.index(),
+            escape(&stage),
+            escape(&images),
+            escape(&why)
+        );
+    }
+    for preview in shown(nodes) {
+        for (need, edge) in plan.needs(preview.id) {
+            let _ =
+                writeln!(out, "  n{} -> n{} [label=\"{}\"];", need.index(), preview.id.index(), escape(&edge.output));
+        }
+    }
+    out.push_str("}\n");
+    out
+}
+
+fn mermaid(plan: &Plan, nodes: &[Preview]) -> String {
+    let mut out = String::from("flowchart LR\n");
+    let escape = |text: &str| text.replace('"', "#quot;");
+    for preview in shown(nodes) {
+        let (stage, images) = label(plan, preview);
+        let class = word(&preview.state).replace(' ', "-");
+        let _ = writeln!(out, "  n{}[\"{}<br/>{}\"]:::{class}", preview.id.index(), escape(&stage), escape(&images));
+    }
+    for preview in shown(nodes) {
+        for (need, edge) in plan.needs(preview.id) {
+            let _ = writeln!(out, "  n{} -->|{}| n{}", need.index(), escape(&edge.output), preview.id.index());
+        }
+    }
+    out.push_str("  classDef cached fill:#d5e8d4\n  classDef current fill:#d5e8d4\n");
+    out.push_str("  classDef run fill:#f8cecc\n  classDef may-run fill:#fff2cc\n");
+    out
+}
