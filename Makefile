@@ -1,0 +1,42 @@
+# make demo   builds and shows examples/debian
+# make test   runs the tests
+# Both install what the host lacks, on Debian 12 and 13, as root or through sudo.
+
+SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
+# gcc and libc6-dev: two crates build C code. uidmap and acl: the tests' ordinary user. The rest are the programs
+# that stages run on the host.
+PACKAGES := acl apt-utils attr ca-certificates cpio debian-archive-keyring dpkg gcc gpg gpgv kmod libc6-dev \
+	libarchive-tools openssl passwd python3 systemd tar udev uidmap util-linux xz-utils zstd
+EXAMPLE := examples/debian
+MKOSI := $(CURDIR)/target/release/mkosi
+
+.PHONY: demo test lint bench setup
+
+setup:
+	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || echo $$p; done); \
+	if [ -n "$$missing" ]; then \
+		$(SUDO) apt-get update -qq; \
+		$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi
+
+demo: setup
+	cargo build --release --quiet
+	@echo; echo '$$ mkosi -C $(EXAMPLE)'
+	$(SUDO) $(MKOSI) -C $(EXAMPLE)
+	@echo; echo '$$ mkosi -C $(EXAMPLE) --format tar --compress-output zstd'
+	$(SUDO) $(MKOSI) -C $(EXAMPLE) --format tar --compress-output zstd
+	@echo; echo '$$ mkosi -C $(EXAMPLE) graph'
+	$(SUDO) $(MKOSI) -C $(EXAMPLE) graph
+	@echo; echo '$$ mkosi -C $(EXAMPLE)    # again: nothing runs'
+	$(SUDO) $(MKOSI) -C $(EXAMPLE)
+	@ls -l $(EXAMPLE)/mkosi.output
+
+test: setup
+	cargo test --quiet
+
+lint:
+	cargo fmt --check
+	cargo clippy --quiet --all-targets -- -D warnings
+
+bench: setup
+	cargo bench --quiet

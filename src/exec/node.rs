@@ -1,0 +1,288 @@
+//! Brings one node up to date: its key, the record in the store, or the stage's code.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fs::File;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::{Event, ExecError, Observer, Options, Outcome};
+use crate::config::View;
+use crate::plan::{self, Node, NodeId, Reason, RootAccess, Sources};
+use crate::sandbox::Cancel;
+use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError};
+use crate::store::{Artifact, Layer, Record, Store};
+use crate::types::Digest;
+
+/// How many lines of a failed node's output an error carries.
+const TAIL: usize = 40;
+
+/// Everything that bringing a node up to date takes.
+pub struct Job<'a> {
+    /// The store.
+    pub store: &'a Store,
+    /// The run's options.
+    pub options: &'a Options,
+    /// Who is told.
+    pub observer: &'a dyn Observer,
+    /// The wish to stop.
+    pub cancel: &'a Cancel,
+    /// The node's place.
+    pub id: NodeId,
+    /// The node.
+    pub node: &'a Node,
+    /// The artifacts that it needs, by the input's name.
+    pub needs: BTreeMap<String, Artifact>,
+    /// Why it runs whatever the store has.
+    pub forced: Option<String>,
+}
+
+/// A node brought up to date.
+pub struct Done {
+    /// Its outputs.
+    pub outputs: Outputs,
+    /// How.
+    pub outcome: Outcome,
+}
+
+impl Job<'_> {
+    fn key(&self) -> (Digest, BTreeMap<String, Digest>) {
+        let inputs = plan::node_inputs(self.node, &self.needs);
+        (plan::key_of(&self.node.stage, &self.node.decl, &inputs), inputs)
+    }
+
+    fn view(&self) -> View {
+        View::new(&self.node.stage, &self.node.image, self.node.decl.settings.iter().map(String::as_str))
+    }
+
+    /// The outputs, if nothing has to run for them.
+    pub fn cached(&self) -> Option<Done> {
+        if self.node.decl.publishes {
+            return match stage::publish::unpublished(self.store, &self.view(), &self.needs) {
+                None => Some(Done { outputs: Outputs::new(), outcome: Outcome::Current }),
+                Some(_) => None,
+            };
+        }
+        if self.forced.is_some() {
+            return None;
+        }
+        let (key, _) = self.key();
+        let record = self.usable_record(&key)?;
+        self.remember(&key);
+        Some(Done { outputs: record.outputs, outcome: Outcome::Cached })
+    }
+
+    fn usable_record(&self, key: &Digest) -> Option<Record> {
+        let record = self.store.record(key).ok().flatten()?;
+        if self.options.verify_cache {
+            for artifact in record.outputs.values() {
+                if let Err(error) = self.store.verify_artifact(artifact) {
+                    let text = format!("the stored result is damaged and is made again: {error}");
+                    self.observer.event(Event::Note { id: self.id, text: &text });
+                    return None;
+                }
+            }
+        }
+        Some(record)
+    }
+
+    /// Notes which record this place in the project stands at, for the next explanation.
+    fn remember(&self, key: &Digest) {
+        let slot = self.node.slot();
+        let known = self.store.last(&slot).ok().flatten().is_some_and(|last| last.key == *key);
+        // Explanations only: a build does not fail over them.
+        if !known && let Err(error) = self.store.set_last(&slot, key) {
+            self.observer.event(Event::Note { id: self.id, text: &error.to_string() });
+        }
+    }
+
+    /// Runs the stage, unless another process does so at this moment: then its result is taken.
+    ///
+    /// # Errors
+    /// As the stage tells.
+    pub fn run(self) -> Result<Done, ExecError> {
+        let code = stage::find(&self.node.stage).ok_or_else(|| ExecError::NoCode(self.node.stage.clone()))?;
+        let log_path = self.store.log_path(&self.node.slot());
+        let mut log = Log::new(&log_path, self.id, self.observer);
+        let result = self.locked(code, &mut log);
+        result.map_err(|error| match error {
+            StageError::Cancelled => ExecError::Cancelled,
+            error => ExecError::Node { node: self.node.name(), error, tail: log.tail.into(), log: log_path },
+        })
+    }
+
+    fn locked(&self, code: stage::StageFn, log: &mut Log<'_>) -> Result<Done, StageError> {
+        if self.node.decl.publishes {
+            let why = stage::publish::unpublished(self.store, &self.view(), &self.needs).map(Reason::Output);
+            self.observer.event(Event::Started { id: self.id, reasons: why.as_slice() });
+            let begun = Instant::now();
+            let outputs = self.call(code, log)?;
+            return Ok(Done { outputs, outcome: Outcome::Ran { duration: begun.elapsed(), same: false } });
+        }
+        let (key, inputs) = self.key();
+        let _lock = self.store.lock_key(&key, || self.cancel.is_cancelled())?;
+        if self.cancel.is_cancelled() {
+            return Err(StageError::Cancelled);
+        }
+        if self.forced.is_none()
+            && let Some(record) = self.usable_record(&key)
+        {
+            self.remember(&key);
+            return Ok(Done { outputs: record.outputs, outcome: Outcome::Cached });
+        }
+        let last = self.store.last(&self.node.slot()).ok().flatten();
+        let reasons = match &self.forced {
+            Some(why) => vec![Reason::Asked(why.clone())],
+            None => plan::explain(&key, &inputs, last.as_ref()),
+        };
+        self.observer.event(Event::Started { id: self.id, reasons: &reasons });
+        let begun = Instant::now();
+        let outputs = self.call(code, log)?;
+        let duration = begun.elapsed();
+        let size = self.store.artifacts_size(outputs.values());
+        let same = last.is_some_and(|last| last.outputs == outputs);
+        let finished = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        self.store.put_record(&Record {
+            key,
+            kind: self.node.stage.clone(),
+            inputs,
+            outputs: outputs.clone(),
+            duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+            size,
+            finished,
+        })?;
+        self.store.set_last(&self.node.slot(), &key)?;
+        Ok(Done { outputs, outcome: Outcome::Ran { duration, same } })
+    }
+
+    fn call(&self, code: stage::StageFn, log: &mut Log<'_>) -> Result<Outputs, StageError> {
+        let view = self.view();
+        let work = self.store.work_dir(&self.node.stage)?;
+        let layers = match self.needs.get("tree") {
+            Some(Artifact::Tree { layers }) => {
+                layers.iter().map(|digest| self.store.need_layer(digest)).collect::<Result<Vec<Layer>, _>>()?
+            }
+            _ => Vec::new(),
+        };
+        let mut context = Context {
+            stage: &self.node.stage,
+            view: &view,
+            needs: self.strip("need/"),
+            sources: self.sources(),
+            layers,
+            profile: profile(self.node),
+            store: self.store,
+            work: work.path().to_path_buf(),
+            started: SystemTime::now(),
+            log,
+            cancel: self.cancel,
+            force: self.options.force.outputs,
+        };
+        let outputs = code(&mut context)?;
+        // A setting outside the view would be missing from the key.
+        view.check()?;
+        Ok(outputs)
+    }
+
+    fn strip(&self, prefix: &str) -> BTreeMap<String, Artifact> {
+        let stripped = |(name, artifact): (&String, &Artifact)| {
+            name.strip_prefix(prefix).map(|rest| (rest.to_owned(), artifact.clone()))
+        };
+        self.needs.iter().filter_map(stripped).collect()
+    }
+
+    fn sources(&self) -> BTreeMap<String, Source> {
+        let mut sources = BTreeMap::new();
+        for (name, source) in &self.node.sources {
+            let short = name.strip_prefix("file/").unwrap_or(name).to_owned();
+            match source {
+                plan::Source::Host { path, hidden } => {
+                    sources.insert(short, Source::Host { path: path.clone(), hidden: hidden.clone() });
+                }
+                plan::Source::Image => {
+                    if let Some(artifact) = self.needs.get(name) {
+                        sources.insert(short, Source::Image(artifact.clone()));
+                    }
+                }
+            }
+        }
+        sources
+    }
+}
+
+fn profile(node: &Node) -> Profile {
+    let declared = &node.decl.sandbox;
+    Profile {
+        root: match declared.root {
+            RootAccess::None => Root::None,
+            RootAccess::ReadOnly => Root::ReadOnly,
+            RootAccess::ReadWrite => Root::ReadWrite,
+            RootAccess::Scratch => Root::Scratch,
+        },
+        sources: declared.sources != Sources::No,
+        network: match &declared.network {
+            plan::Network::No => false,
+            plan::Network::Yes => true,
+            plan::Network::Setting(setting) => node.image.bool(setting),
+        },
+    }
+}
+
+/// Keeps what a node's commands print: all of it in a file, the last lines for an error, each line for the observer.
+struct Log<'a> {
+    file: Option<File>,
+    id: NodeId,
+    observer: &'a dyn Observer,
+    line: Vec<u8>,
+    tail: VecDeque<String>,
+}
+
+impl<'a> Log<'a> {
+    fn new(path: &Path, id: NodeId, observer: &'a dyn Observer) -> Self {
+        let parent = path.parent().map(Path::to_path_buf).unwrap_or_else(PathBuf::new);
+        let file = std::fs::create_dir_all(parent).and_then(|()| File::create(path)).ok();
+        Self { file, id, observer, line: Vec::new(), tail: VecDeque::new() }
+    }
+
+    fn end_line(&mut self) {
+        let line = String::from_utf8_lossy(&self.line).trim_end().to_owned();
+        self.line.clear();
+        self.observer.event(Event::Line { id: self.id, line: &line });
+        if self.tail.len() == TAIL {
+            self.tail.pop_front();
+        }
+        self.tail.push_back(line);
+    }
+}
+
+impl Write for Log<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        // A full disk must not stop a command that only wants to print.
+        if let Some(file) = &mut self.file
+            && file.write_all(bytes).is_err()
+        {
+            self.file = None;
+        }
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            // A line without an end is kept to a bound.
+            let room = 4096_usize.saturating_sub(self.line.len());
+            self.line.extend_from_slice(&part[..part.len().min(room)]);
+            if part.ends_with(b"\n") {
+                self.end_line();
+            }
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Log<'_> {
+    fn drop(&mut self) {
+        if !self.line.is_empty() {
+            self.end_line();
+        }
+    }
+}

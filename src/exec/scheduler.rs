@@ -1,0 +1,260 @@
+//! Which nodes run when: each as soon as what it needs is there and its pool has room.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::mpsc::{self, Sender};
+use std::thread::Scope;
+
+use super::node::{Done, Job};
+use super::{Event, ExecError, Force, Observer, Outcome};
+use crate::plan::{NodeId, Plan, Pool};
+use crate::sandbox::Cancel;
+use crate::stage::{Outputs, StageError};
+use crate::store::{Artifact, Store};
+
+/// How a run goes about it.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// What is ignored of the store.
+    pub force: Force,
+    /// Whether stored results are hashed again before they are used.
+    pub verify_cache: bool,
+    /// How many nodes of the processor's pool run at once; 0 for one per processor.
+    pub jobs: usize,
+}
+
+/// What a run did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Nodes that ran.
+    pub ran: Vec<NodeId>,
+    /// Nodes whose result was there.
+    pub cached: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Progress {
+    /// Waits for what it needs.
+    Waiting,
+    /// Runs.
+    Running,
+    /// Runs, and has to be looked at again afterwards: something it needs has run again meanwhile.
+    Again,
+    /// Is up to date.
+    Done,
+}
+
+type Message = (NodeId, Result<Done, ExecError>);
+
+struct Run<'a> {
+    plan: &'a Plan,
+    store: &'a Store,
+    options: &'a Options,
+    observer: &'a dyn Observer,
+    cancel: &'a Cancel,
+    wanted: BTreeSet<NodeId>,
+    progress: BTreeMap<NodeId, Progress>,
+    outputs: HashMap<NodeId, Outputs>,
+    running: BTreeMap<Pool, usize>,
+    /// Stages that have run again because their result was stale: once each in a run.
+    again: BTreeSet<NodeId>,
+    forced: HashMap<NodeId, String>,
+    summary: Summary,
+    failure: Option<ExecError>,
+}
+
+/// Runs what the plan's goals need.
+///
+/// # Errors
+/// The first node that failed. Nodes that ran at that moment are finished and kept; no others are started.
+pub fn execute(
+    plan: &Plan,
+    store: &Store,
+    options: &Options,
+    observer: &dyn Observer,
+    cancel: &Cancel,
+) -> Result<Summary, ExecError> {
+    let wanted: BTreeSet<NodeId> =
+        plan.wanted().into_iter().filter(|id| plan.graph[*id].skipped.is_none()).collect();
+    observer.event(Event::Begin { nodes: wanted.len() });
+    let forced = wanted
+        .iter()
+        .filter_map(|id| options.force.reason(&plan.graph[*id]).map(|why| (*id, why)))
+        .collect();
+    let mut run = Run {
+        plan,
+        store,
+        options,
+        observer,
+        cancel,
+        progress: wanted.iter().map(|id| (*id, Progress::Waiting)).collect(),
+        wanted,
+        outputs: HashMap::new(),
+        running: BTreeMap::new(),
+        again: BTreeSet::new(),
+        forced,
+        summary: Summary::default(),
+        failure: None,
+    };
+    std::thread::scope(|scope| run.to_the_end(scope));
+    match run.failure {
+        Some(error) => Err(error),
+        None if cancel.is_cancelled() => Err(ExecError::Cancelled),
+        None => Ok(run.summary),
+    }
+}
+
+impl<'a> Run<'a> {
+    fn to_the_end<'scope>(&mut self, scope: &'scope Scope<'scope, '_>)
+    where
+        'a: 'scope,
+    {
+        let (sender, receiver) = mpsc::channel();
+        loop {
+            self.start_ready(scope, &sender);
+            if self.running.values().sum::<usize>() == 0 {
+                return;
+            }
+            // The sender lives in this function, so an error can't come before every message has.
+            let Ok((id, result)) = receiver.recv() else { return };
+            *self.running.entry(self.plan.graph[id].decl.pool).or_default() -= 1;
+            self.finish(id, result);
+        }
+    }
+
+    /// Starts every node that can start; those whose result is there are done at once, and may make others ready.
+    fn start_ready<'scope>(&mut self, scope: &'scope Scope<'scope, '_>, sender: &Sender<Message>)
+    where
+        'a: 'scope,
+    {
+        loop {
+            let mut advanced = false;
+            for id in self.wanted.clone() {
+                if self.failure.is_some() || self.cancel.is_cancelled() {
+                    return;
+                }
+                if self.progress[&id] != Progress::Waiting {
+                    continue;
+                }
+                let Some(needs) = self.needs(id) else { continue };
+                let node = &self.plan.graph[id];
+                let job = Job {
+                    store: self.store,
+                    options: self.options,
+                    observer: self.observer,
+                    cancel: self.cancel,
+                    id,
+                    node,
+                    needs,
+                    forced: self.forced.get(&id).cloned(),
+                };
+                if let Some(done) = job.cached() {
+                    self.done(id, done);
+                    advanced = true;
+                    continue;
+                }
+                let running = self.running.entry(node.decl.pool).or_default();
+                if *running >= room(node.decl.pool, self.options.jobs) {
+                    continue;
+                }
+                *running += 1;
+                self.progress.insert(id, Progress::Running);
+                let sender = sender.clone();
+                scope.spawn(move || {
+                    // The receiver outlives every node, so there is always someone to tell.
+                    let _ = sender.send((id, job.run()));
+                });
+            }
+            if !advanced {
+                return;
+            }
+        }
+    }
+
+    /// What a node needs, if all of it is there.
+    fn needs(&self, id: NodeId) -> Option<BTreeMap<String, Artifact>> {
+        let mut needs = BTreeMap::new();
+        for (need, edge) in self.plan.needs(id) {
+            if self.progress.get(&need) != Some(&Progress::Done) {
+                return None;
+            }
+            if let Some(artifact) = self.outputs.get(&need).and_then(|outputs| outputs.get(&edge.output)) {
+                needs.insert(edge.input.clone(), artifact.clone());
+            }
+        }
+        Some(needs)
+    }
+
+    fn finish(&mut self, id: NodeId, result: Result<Done, ExecError>) {
+        if self.progress.get(&id) == Some(&Progress::Again) {
+            self.progress.insert(id, Progress::Waiting);
+            return;
+        }
+        match result {
+            Ok(done) => self.done(id, done),
+            Err(ExecError::Node { error: StageError::Stale { stage, why }, .. }) if self.run_again(id, stage, &why) => {}
+            Err(error) => {
+                self.observer.event(Event::Finished { id, outcome: Outcome::Failed });
+                // The first failure is the cause; what follows it are its effects.
+                self.failure.get_or_insert(error);
+            }
+        }
+    }
+
+    fn done(&mut self, id: NodeId, done: Done) {
+        match done.outcome {
+            Outcome::Ran { .. } => self.summary.ran.push(id),
+            _ => self.summary.cached += 1,
+        }
+        self.progress.insert(id, Progress::Done);
+        // What was forced has happened; a second look uses the result.
+        self.forced.remove(&id);
+        self.outputs.insert(id, done.outputs);
+        self.observer.event(Event::Finished { id, outcome: done.outcome });
+    }
+
+    /// Runs an ancestor's stage again, and what depends on it; false if that was tried before.
+    fn run_again(&mut self, id: NodeId, stage: &str, why: &str) -> bool {
+        let mut ancestors = BTreeSet::new();
+        let mut queue = vec![id];
+        while let Some(next) = queue.pop() {
+            for (need, _) in self.plan.needs(next) {
+                if ancestors.insert(need) {
+                    queue.push(need);
+                }
+            }
+        }
+        let Some(source) = ancestors.into_iter().find(|need| self.plan.graph[*need].stage == stage) else {
+            return false;
+        };
+        if !self.again.insert(source) {
+            return false;
+        }
+        self.observer.event(Event::Note { id, text: why });
+        self.forced.insert(source, why.to_owned());
+        let mut queue = vec![source];
+        let mut seen = BTreeSet::new();
+        while let Some(next) = queue.pop() {
+            if !self.wanted.contains(&next) || !seen.insert(next) {
+                continue;
+            }
+            match self.progress.get(&next) {
+                Some(Progress::Running) if next != id => self.progress.insert(next, Progress::Again),
+                _ => self.progress.insert(next, Progress::Waiting),
+            };
+            queue.extend(self.plan.dependents(next));
+        }
+        true
+    }
+}
+
+/// How many nodes of a pool run at once.
+fn room(pool: Pool, jobs: usize) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let jobs = if jobs == 0 { processors } else { jobs };
+    match pool {
+        Pool::Cpu => jobs,
+        // Unpacking keeps a processor busy too, and gains from a neighbour while it waits for the disk.
+        Pool::Disk => jobs,
+        Pool::Network => 2,
+    }
+}

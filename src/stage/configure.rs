@@ -1,0 +1,162 @@
+//! What makes an installed tree an image of its own: os-release, users, volatile files, locales, presets, module
+//! dependencies, first-boot settings.
+
+use super::apply::{Step, apply};
+use super::{Context, Outputs, StageError};
+use crate::config::Value;
+
+/// Runs the steps, all in one sandbox.
+pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let tree = cx.open_tree()?;
+    let mut spec = cx.spec(&[]);
+    spec.mounts.push(cx.tree_mount(&tree));
+    let mut steps = Vec::new();
+    autologin(cx, &mut steps);
+    os_release(cx, &mut steps);
+    if cx.merged().lookup(b"usr/lib/systemd").is_some() {
+        systemd(cx, &mut steps);
+    }
+    steps.push(Step::LocaleGen);
+    modules(cx, &mut steps);
+    first_boot(cx, &mut steps);
+    apply(cx, spec, &steps)?;
+    cx.close_tree(tree)
+}
+
+fn write(path: impl Into<String>, contents: &str, mode: u32) -> Step {
+    Step::Write { path: path.into(), contents: contents.as_bytes().to_vec(), mode, keep: false }
+}
+
+fn program(argv: &[&str]) -> Step {
+    Step::Run { argv: argv.iter().map(|word| (*word).to_owned()).collect(), accept: Vec::new(), env: Vec::new() }
+}
+
+/// Root logs in by itself on the console, the first virtual terminal and the first serial line.
+fn autologin(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    if !cx.view.bool("Autologin") {
+        return;
+    }
+    let units = [
+        ("console-getty.service", "--noclear --keep-baud console 115200,38400,9600"),
+        ("getty@tty1.service", "--noclear -"),
+        ("serial-getty@hvc0.service", "--keep-baud 115200,57600,38400,9600 -"),
+    ];
+    for (unit, options) in units {
+        let text = format!(
+            "[Service]\nExecStart=\nExecStart=-agetty -o '-f -p -- \\\\u' --autologin root {options} $TERM\n\
+             StandardInput=tty\nStandardOutput=tty\n"
+        );
+        steps.push(write(format!("usr/lib/systemd/system/{unit}.d/autologin.conf"), &text, 0o644));
+    }
+}
+
+fn os_release(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    let names = [("IMAGE_ID", "ImageId"), ("IMAGE_VERSION", "ImageVersion"), ("DEFAULT_HOSTNAME", "Hostname")];
+    let fields: Vec<(String, String)> = names
+        .iter()
+        .filter_map(|(field, setting)| cx.view.text(setting).map(|text| ((*field).to_owned(), text.to_owned())))
+        .collect();
+    if !fields.is_empty() {
+        steps.push(Step::OsRelease { fields });
+    }
+}
+
+fn systemd(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    // Its modification time is the earliest that the clock of the booted image shows.
+    steps.push(write("usr/lib/clock-epoch", "", 0o644));
+    steps.push(program(&["systemd-sysusers", "--root=/buildroot"]));
+    let mut argv: Vec<String> = ["systemd-tmpfiles", "--root=/buildroot", "--boot", "--create", "--remove"]
+        .map(str::to_owned)
+        .to_vec();
+    argv.extend(["/tmp", "/var/tmp", "/run", "/proc", "/sys", "/dev"].map(|dir| format!("--exclude-prefix={dir}")));
+    // tmpfiles gives these two where a line could not be done; its own unit counts them as success.
+    steps.push(Step::Run {
+        argv,
+        accept: vec![65, 73],
+        env: vec![("SYSTEMD_TMPFILES_FORCE_SUBVOL".to_owned(), "0".to_owned())],
+    });
+    steps.push(program(&["systemctl", "--root=/buildroot", "preset-all"]));
+    steps.push(program(&["systemctl", "--root=/buildroot", "--global", "preset-all"]));
+    if let Some(id) = machine_id(cx) {
+        steps.push(write("etc/machine-id", &format!("{id}\n"), 0o444));
+    }
+}
+
+fn machine_id(cx: &Context<'_>) -> Option<String> {
+    match cx.view.get("MachineId") {
+        Value::Text(text) if text != "random" => Some(text.replace('-', "")),
+        _ => None,
+    }
+}
+
+/// Dependencies of kernel modules, for every kernel in the tree.
+fn modules(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    let merged = cx.merged();
+    let kernels = merged.below(b"usr/lib/modules").iter().filter_map(|entry| {
+        let name = entry.entry.path.strip_prefix(b"usr/lib/modules/")?.strip_suffix(b"/modules.order")?;
+        (!name.contains(&b'/')).then(|| String::from_utf8_lossy(name).into_owned())
+    });
+    for version in kernels {
+        steps.push(program(&["depmod", "--all", "--basedir=/buildroot", &version]));
+    }
+}
+
+/// Settings that systemd-firstboot(1) writes, and the credentials that give them to an image without `/etc`.
+fn first_boot(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    if cx.view.text("Format") == Some("portable") {
+        return;
+    }
+    let settings = [
+        ("--locale", Some("firstboot.locale"), "Locale"),
+        ("--locale-messages", Some("firstboot.locale-messages"), "LocaleMessages"),
+        ("--keymap", Some("firstboot.keymap"), "Keymap"),
+        ("--timezone", Some("firstboot.timezone"), "Timezone"),
+        ("--hostname", None, "Hostname"),
+        ("--root-shell", Some("passwd.shell.root"), "RootShell"),
+    ];
+    let mut argv = vec!["systemd-firstboot".to_owned(), "--root=/buildroot".to_owned(), "--force".to_owned()];
+    let mut credentials = Vec::new();
+    for (option, credential, setting) in settings {
+        if let Some(text) = cx.view.text(setting) {
+            argv.push(format!("{option}={text}"));
+            credentials.extend(credential.map(|name| (name, text.to_owned())));
+        }
+    }
+    if let Some(hashed) = root_password(cx) {
+        argv.push(format!("--root-password-hashed={hashed}"));
+        credentials.push(("passwd.hashed-password.root", hashed));
+    }
+    if argv.len() == 3 {
+        return;
+    }
+    steps.push(Step::Run { argv, accept: Vec::new(), env: Vec::new() });
+    for (name, value) in credentials {
+        let mode = if name.contains("password") { 0o600 } else { 0o644 };
+        steps.push(write(format!("usr/lib/credstore/{name}"), &value, mode));
+    }
+}
+
+/// The root password in the form of crypt(5). An empty one stays empty.
+fn root_password(cx: &Context<'_>) -> Option<String> {
+    let text = match cx.view.get("RootPassword") {
+        Value::Text(text) => text.clone(),
+        other => {
+            let password = other.field("password").and_then(Value::as_text)?.to_owned();
+            let hashed = other.field("hashed").and_then(Value::as_bool).unwrap_or(false);
+            if hashed { format!("hashed:{password}") } else { password }
+        }
+    };
+    Some(match text.strip_prefix("hashed:") {
+        Some(hashed) => hashed.to_owned(),
+        None if text.is_empty() => text,
+        None => hash_password(&text),
+    })
+}
+
+/// SHA-512 crypt. The salt is made of the password, not drawn: equal configurations give equal images.
+fn hash_password(password: &str) -> String {
+    let salt: String = crate::types::Digest::of(format!("mkosi.password\0{password}").as_bytes()).hex()[..16].to_owned();
+    let params = sha_crypt::Sha512Params::default();
+    let hash = sha_crypt::sha512_crypt_b64(password.as_bytes(), salt.as_bytes(), &params);
+    format!("$6${salt}${hash}")
+}

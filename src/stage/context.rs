@@ -1,0 +1,242 @@
+//! What a stage is given: a view of the configuration, what it needs, a place to work, and its sandbox.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::{Outputs, StageError, TOOL_PATH};
+use crate::config::{Value, View};
+use crate::sandbox::{Cancel, HostRoot, Input, Mount, Output, Spec, host_root};
+use crate::store::{Artifact, Backend, Ingest, Layer, MergedTree, Store};
+
+/// Where the tree of a stage is seen in its sandbox.
+pub const BUILDROOT: &str = "/buildroot";
+
+/// What a command of the stage may do to the stage's tree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Root {
+    /// It does not see it.
+    None,
+    /// It reads it.
+    ReadOnly,
+    /// Its changes become the stage's layer.
+    ReadWrite,
+    /// Its changes are thrown away.
+    Scratch,
+}
+
+/// What the stage's sandbox holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// The stage's tree.
+    pub root: Root,
+    /// Whether the build sources are seen.
+    pub sources: bool,
+    /// Whether the host's network is.
+    pub network: bool,
+}
+
+/// One file input of a stage.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file or directory of the host, without the hidden paths below it.
+    Host {
+        /// Where it is.
+        path: PathBuf,
+        /// What is not seen of it.
+        hidden: Vec<PathBuf>,
+    },
+    /// An output of another image.
+    Image(Artifact),
+}
+
+/// The upper directory of a tree that a stage changes.
+#[derive(Debug)]
+pub struct Tree {
+    /// The layers below, lowest first.
+    pub lowers: Vec<Layer>,
+    /// Where changes go: the upper directory, or the whole copied tree where overlays can't be mounted.
+    pub upper: PathBuf,
+    /// The overlay's work directory.
+    work: PathBuf,
+    /// Whether `upper` is a copy of the whole tree.
+    copied: bool,
+}
+
+/// Everything a stage is given.
+pub struct Context<'a> {
+    /// The stage's name.
+    pub stage: &'a str,
+    /// The settings that it declared.
+    pub view: &'a View,
+    /// Outputs of other stages by `stage.output`.
+    pub needs: BTreeMap<String, Artifact>,
+    /// File inputs by `Setting/index[/name]`, sorted.
+    pub sources: BTreeMap<String, Source>,
+    /// The layers of the stage's tree, lowest first.
+    pub layers: Vec<Layer>,
+    /// What its sandbox holds.
+    pub profile: Profile,
+    /// The store.
+    pub store: &'a Store,
+    /// A fresh directory of its own on the store's file system; removed afterwards.
+    pub work: PathBuf,
+    /// When the stage began: what a file says to be newer is a time of this build.
+    pub started: SystemTime,
+    /// Takes everything that its commands print.
+    pub log: &'a mut (dyn Write + Send),
+    /// The wish to stop.
+    pub cancel: &'a Cancel,
+    /// Whether an output that is not ours may be replaced.
+    pub force: bool,
+}
+
+impl Context<'_> {
+    /// Modification time for what a build makes itself: `SourceDateEpoch=`, else the start of 1970.
+    pub fn epoch(&self) -> i64 {
+        self.view.get("SourceDateEpoch").as_number().unwrap_or(0)
+    }
+
+    /// How files enter the store.
+    pub fn ingest(&self) -> Ingest {
+        let clamp = *self.view.get("SourceDateEpoch") != Value::None;
+        Ingest { epoch: self.epoch(), started: self.started, clamp }
+    }
+
+    /// The file inputs of a setting, in the user's order.
+    pub fn sources_of(&self, setting: &str) -> Vec<(&str, &Source)> {
+        let prefix = format!("{setting}/");
+        self.sources
+            .iter()
+            .filter_map(|(name, source)| name.strip_prefix(&prefix).map(|rest| (rest, source)))
+            .collect()
+    }
+
+    /// A subdirectory of the work directory.
+    ///
+    /// # Errors
+    /// When it can't be made.
+    pub fn scratch(&self, name: &str) -> Result<PathBuf, StageError> {
+        let path = self.work.join(name);
+        std::fs::create_dir_all(&path).map_err(StageError::io("make the directory", &path))?;
+        Ok(path)
+    }
+
+    /// The stage's tree without mounting it.
+    pub fn merged(&self) -> MergedTree {
+        MergedTree::new(&self.layers)
+    }
+
+    /// The directories of the tree's layers, lowest first.
+    pub fn layer_dirs(&self) -> Vec<PathBuf> {
+        self.layers.iter().map(|layer| layer.dir.clone()).collect()
+    }
+
+    /// Makes the stage's tree changeable.
+    ///
+    /// # Errors
+    /// When the directories can't be made or, where overlays can't be mounted, the tree can't be copied.
+    pub fn open_tree(&self) -> Result<Tree, StageError> {
+        let upper = self.work.join("upper");
+        let work = self.work.join("overlay");
+        let copied = matches!(self.store.backend(), Backend::Copy { .. });
+        if copied {
+            self.store.materialise(&self.layers, &upper, false)?;
+        } else {
+            std::fs::create_dir_all(&work).map_err(StageError::io("make the directory", &work))?;
+            self.store.new_upper(&self.layers, &upper)?;
+        }
+        Ok(Tree { lowers: self.layers.clone(), upper, work, copied })
+    }
+
+    /// The mount of a changeable tree at [`BUILDROOT`].
+    pub fn tree_mount(&self, tree: &Tree) -> Mount {
+        if tree.copied {
+            return Mount::Bind {
+                source: tree.upper.clone(),
+                target: BUILDROOT.into(),
+                read_only: false,
+                optional: false,
+            };
+        }
+        Mount::Overlay {
+            lowers: tree.lowers.iter().map(|layer| layer.dir.clone()).collect(),
+            upper: Some((tree.upper.clone(), tree.work.clone())),
+            target: BUILDROOT.into(),
+        }
+    }
+
+    /// Takes the changes to the tree into the store: the outputs of a stage that adds a layer.
+    ///
+    /// # Errors
+    /// When the store can't take them.
+    pub fn close_tree(&self, tree: Tree) -> Result<Outputs, StageError> {
+        let lower = MergedTree::new(&tree.lowers);
+        let layer = if tree.copied {
+            self.store.add_layer_from_copy(&tree.upper, &lower, &self.ingest())?
+        } else {
+            self.store.add_layer(&tree.upper, Some(&lower), &self.ingest())?
+        };
+        let mut layers: Vec<_> = tree.lowers.iter().map(|layer| layer.digest).collect();
+        // A stage that changed nothing adds nothing: what follows is then found by the key it had before.
+        if layers.is_empty() || !layer.changes_nothing() {
+            layers.push(layer.digest);
+        }
+        Ok(Outputs::from([("tree".to_owned(), Artifact::Tree { layers })]))
+    }
+
+    /// A specification that holds the host's tools, and the network if the stage declares it.
+    pub fn spec(&self, argv: &[&str]) -> Spec {
+        let mut spec = Spec {
+            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+            mounts: host_root(&HostRoot { network: self.profile.network, ..HostRoot::default() }),
+            network: self.profile.network,
+            ..Spec::default()
+        };
+        let own = crate::sandbox::COMMANDS_DIR;
+        spec.env.insert("PATH".to_owned(), format!("{own}:{}", TOOL_PATH.join(":")));
+        spec.env.insert("LANG".to_owned(), "C.UTF-8".to_owned());
+        spec.env.insert("LC_ALL".to_owned(), "C.UTF-8".to_owned());
+        spec.env.insert("TZ".to_owned(), "UTC".to_owned());
+        spec.env.insert("HOME".to_owned(), "/".to_owned());
+        spec.env.insert("TMPDIR".to_owned(), "/var/tmp".to_owned());
+        if let Some(epoch) = self.view_epoch() {
+            spec.env.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string());
+        }
+        spec
+    }
+
+    fn view_epoch(&self) -> Option<i64> {
+        self.view.iter().find(|(name, _)| *name == "SourceDateEpoch").and_then(|(_, value)| value.as_number())
+    }
+
+    /// Runs a specification; what it prints goes to the log.
+    ///
+    /// # Errors
+    /// When the sandbox can't be made, the run is cancelled, or the command fails.
+    pub fn run(&mut self, spec: &Spec) -> Result<(), StageError> {
+        let exit = spec.run(Input::Null, Output::Merged(self.log), self.cancel)?;
+        if exit.success() {
+            return Ok(());
+        }
+        if self.cancel.is_cancelled() {
+            return Err(StageError::Cancelled);
+        }
+        Err(StageError::Command { command: spec.argv.join(" "), exit })
+    }
+
+    /// Writes a line to the node's log.
+    pub fn note(&mut self, text: &str) {
+        // A log that can't be written must not fail a build.
+        let _ = writeln!(self.log, "{text}");
+    }
+
+    /// The first path of a file input that lies on the host.
+    pub fn host_path<'s>(source: &'s Source) -> Option<&'s Path> {
+        match source {
+            Source::Host { path, .. } => Some(path),
+            Source::Image(_) => None,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! How a stage can fail.
+
+use std::path::PathBuf;
+
+use crate::config::ViewError;
+use crate::sandbox::{self, Exit};
+use crate::store::StoreError;
+
+/// Why a stage gave no outputs.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// A command in a sandbox ended badly. Its output is in the node's log.
+    #[error("`{command}` {}", exit_in_words(.exit))]
+    Command {
+        /// The command for people.
+        command: String,
+        /// How it ended.
+        exit: Exit,
+    },
+    /// The run was cancelled.
+    #[error("cancelled")]
+    Cancelled,
+    /// What another stage gave is no longer true (a package has gone from the mirror, or from the pool): that stage
+    /// has to run again.
+    #[error("{why}")]
+    Stale {
+        /// The stage to run again.
+        stage: &'static str,
+        /// What was found.
+        why: String,
+    },
+    /// The stage asked for a setting that it does not declare.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A sandbox could not be made.
+    #[error("{0}")]
+    Sandbox(String),
+    /// A file operation failed.
+    #[error("can't {action} {}: {error}", .path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        error: std::io::Error,
+    },
+    /// Anything else, told in full.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl StageError {
+    /// Wraps an error of the operating system.
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |error| Self::Io { action, path, error }
+    }
+
+    /// Wraps the text of an error that tells everything itself.
+    pub fn other(error: impl std::fmt::Display) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<sandbox::Error> for StageError {
+    fn from(error: sandbox::Error) -> Self {
+        match error {
+            sandbox::Error::Cancelled => Self::Cancelled,
+            other => Self::Sandbox(other.to_string()),
+        }
+    }
+}
+
+fn exit_in_words(exit: &Exit) -> String {
+    match exit {
+        Exit::Code(127) => "was not found (status 127)".to_owned(),
+        Exit::Code(code) => format!("failed with status {code}"),
+        Exit::Signal(signal) => match nix::sys::signal::Signal::try_from(*signal) {
+            Ok(name) => format!("was ended by {name}"),
+            Err(_) => format!("was ended by signal {signal}"),
+        },
+    }
+}

@@ -1,0 +1,83 @@
+//! Build results and `ExtraTrees=` on the image's tree.
+
+use super::apply::{Step, apply};
+use super::{Context, Outputs, Source, StageError};
+use crate::config::Value;
+use crate::sandbox::Mount;
+use crate::store::Artifact;
+
+/// Copies what the build installed, then the extra trees in the user's order.
+pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let tree = cx.open_tree()?;
+    let mut spec = cx.spec(&[]);
+    spec.mounts.push(cx.tree_mount(&tree));
+    let epoch = cx.epoch();
+    let mut steps = Vec::new();
+    if let Some(Artifact::Tree { layers }) = cx.needs.get("build.dest") {
+        spec.mounts.push(layers_mount(cx, layers, "/work/dest"));
+        steps.push(Step::Copy { from: "/work/dest".into(), to: "/".to_owned(), owners: true, epoch });
+    }
+    add_trees(cx, "ExtraTrees", &mut spec.mounts, &mut steps)?;
+    apply(cx, spec, &steps)?;
+    cx.close_tree(tree)
+}
+
+/// Mounts every tree of a setting and adds the steps that copy them.
+pub fn add_trees(
+    cx: &Context<'_>,
+    setting: &str,
+    mounts: &mut Vec<Mount>,
+    steps: &mut Vec<Step>,
+) -> Result<(), StageError> {
+    let items = cx.view.get(setting).items();
+    for (name, source) in cx.sources_of(setting) {
+        let index = name.split('/').next().unwrap_or(name);
+        let target = index
+            .parse::<usize>()
+            .ok()
+            .and_then(|index| items.get(index))
+            .and_then(|item| item.field("target"))
+            .and_then(Value::as_text)
+            .filter(|target| !target.is_empty())
+            .unwrap_or("/")
+            .to_owned();
+        let base = match source {
+            Source::Host { path, .. } => path.file_name().map(|name| name.to_string_lossy().into_owned()),
+            Source::Image(_) => None,
+        };
+        // An archive keeps its name: that is how it is told from a plain file.
+        let from = format!("/work/trees/{setting}-{index}/{}", base.unwrap_or_else(|| "tree".to_owned()));
+        match source {
+            Source::Host { path, .. } => mounts.push(Mount::Bind {
+                source: path.clone(),
+                target: from.clone().into(),
+                read_only: true,
+                optional: false,
+            }),
+            Source::Image(Artifact::Tree { layers }) => mounts.push(layers_mount(cx, layers, &from)),
+            Source::Image(Artifact::Files { files }) => {
+                let Some((_, digest)) = files.first_key_value() else { continue };
+                mounts.push(Mount::Bind {
+                    source: cx.store.need_file(digest)?,
+                    target: from.clone().into(),
+                    read_only: true,
+                    optional: false,
+                });
+            }
+            Source::Image(Artifact::Value { .. }) => continue,
+        }
+        // What another image made has its owners; what lies in the project belongs to whoever cloned it.
+        let owners = matches!(source, Source::Image(_));
+        steps.push(Step::Copy { from: from.into(), to: target, owners, epoch: cx.epoch() });
+    }
+    Ok(())
+}
+
+/// A read-only mount of a tree in the store.
+pub fn layers_mount(cx: &Context<'_>, layers: &[crate::types::Digest], target: &str) -> Mount {
+    Mount::Overlay {
+        lowers: layers.iter().map(|digest| cx.store.layer_dir(digest)).collect(),
+        upper: None,
+        target: target.into(),
+    }
+}

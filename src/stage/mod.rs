@@ -1,0 +1,59 @@
+//! The code of the stages: one file per kind, each a function from a [`Context`] to named outputs.
+//!
+//! A stage knows what its context holds and nothing else: not the graph, not other images, not whether it is cached.
+
+mod configure;
+mod context;
+mod debian;
+mod error;
+mod extra;
+mod hwdb;
+mod output;
+pub mod publish;
+mod remove;
+mod script;
+mod tools;
+
+use std::collections::BTreeMap;
+
+pub use context::{Context, Profile, Root, Source, Tree};
+pub use error::StageError;
+pub use tools::{TOOL_PATH, find_tool};
+
+use crate::store::Artifact;
+
+/// The outputs of a stage by name.
+pub type Outputs = BTreeMap<String, Artifact>;
+
+/// The code of a stage.
+pub type StageFn = fn(&mut Context<'_>) -> Result<Outputs, StageError>;
+
+/// Every stage's code by the name of its declaration. A test holds the two lists equal.
+pub const STAGES: &[(&str, StageFn)] = &[
+    ("sync", debian::sync),
+    ("resolve", debian::resolve),
+    ("download", debian::download),
+    ("base", debian::base),
+    ("packages", debian::packages),
+    ("prepare", script::prepare),
+    ("hwdb", hwdb::run),
+    ("build-packages", debian::build_packages),
+    ("prepare-build", script::prepare_build),
+    ("build", script::build),
+    ("extra", extra::run),
+    ("postinst", script::postinst),
+    ("configure", configure::run),
+    ("remove-packages", debian::remove_packages),
+    ("remove", remove::run),
+    ("finalize", script::finalize),
+    ("tar", output::tar),
+    ("cpio", output::cpio),
+    ("manifest", output::manifest),
+    ("checksum", output::checksum),
+    ("publish", publish::run),
+];
+
+/// The code of the stage of this name.
+pub fn find(name: &str) -> Option<StageFn> {
+    STAGES.iter().find(|(stage, _)| *stage == name).map(|(_, run)| *run)
+}

@@ -1,0 +1,51 @@
+//! `RemoveFiles=` and `CleanPackageMetadata=`.
+
+use super::apply::{Step, apply};
+use super::{Context, Outputs, StageError};
+use crate::config::Value;
+
+/// What package managers keep in a tree, by the program that reads it.
+const METADATA: &[(&str, &[&str])] = &[
+    ("apt", &["/var/lib/apt"]),
+    ("dpkg", &["/var/lib/dpkg"]),
+    ("apk", &["/usr/lib/apk/db", "/var/cache/apk", "/lib/apk/db"]),
+    ("dnf5", &["/usr/lib/sysimage/libdnf5"]),
+    ("dnf", &["/var/lib/dnf"]),
+    ("rpm", &["/var/lib/rpm", "/usr/lib/sysimage/rpm"]),
+    ("pacman", &["/var/lib/pacman"]),
+    ("zypper", &["/var/lib/zypp", "/var/cache/zypp"]),
+];
+
+/// Removes files. Package metadata goes when asked for, and by itself where the image could not use it: the program
+/// that reads it is not installed.
+pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let mut steps = Vec::new();
+    let merged = cx.merged();
+    let format = cx.view.text("Format").unwrap_or_default();
+    let clean = cx.view.get("CleanPackageMetadata");
+    let (always, never) = match clean {
+        Value::Bool(clean) => (*clean, !*clean),
+        Value::Text(text) => (text == "true" || text == "yes" || text == "enabled", text == "false"),
+        _ => (false, false),
+    };
+    // Without a request a directory or tar keeps it: such a tree is a base for others.
+    let automatic = !matches!(format, "directory" | "tar");
+    for (program, paths) in METADATA {
+        let installed = ["usr/bin", "usr/sbin", "bin", "sbin"]
+            .iter()
+            .any(|dir| merged.lookup(format!("{dir}/{program}").as_bytes()).is_some());
+        if never || !(always || (automatic && !installed)) {
+            continue;
+        }
+        steps.extend(paths.iter().map(|path| Step::Remove { pattern: (*path).to_owned() }));
+    }
+    steps.extend(cx.view.texts("RemoveFiles").into_iter().map(|text| Step::Remove { pattern: text.to_owned() }));
+    if steps.is_empty() {
+        return Ok(super::hwdb::unchanged(cx));
+    }
+    let tree = cx.open_tree()?;
+    let mut spec = cx.spec(&[]);
+    spec.mounts.push(cx.tree_mount(&tree));
+    apply(cx, spec, &steps)?;
+    cx.close_tree(tree)
+}
