@@ -4,9 +4,33 @@
 //! known. The layout is drawn in `docs/store.md`. Knows nothing of images, stages or configuration.
 
 mod artifact;
+mod backend;
+mod canon;
+mod error;
+mod files;
+mod host;
 mod index;
+mod layer;
+mod locks;
 mod merged;
+mod records;
+mod root;
+mod scan;
+mod statcache;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
+mod walk;
+mod work;
 
 pub use artifact::{Artifact, Record, Slot};
-pub use index::{Entry, Kind, Meta, TreeIndex};
+pub use backend::{Backend, probe_overlay};
+pub use error::StoreError;
+pub use host::{Hasher, TreeOptions};
+pub use index::{Entry, Kind, Meta, TreeIndex, is_below, parent, path_order};
+pub use layer::{Ingest, Layer};
+pub use locks::KeyLock;
 pub use merged::{MergedEntry, MergedTree};
+pub use root::Store;
+pub use work::{WorkDir, remove_tree};
