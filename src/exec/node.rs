@@ -172,7 +172,7 @@ impl Job<'_> {
             layers,
             profile: profile(self.node),
             store: self.store,
-            work: work.path().to_path_buf(),
+            work: &work,
             started: SystemTime::now(),
             log,
             cancel: self.cancel,

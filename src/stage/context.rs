@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::{Outputs, StageError, TOOL_PATH};
 use crate::config::{Value, View};
 use crate::sandbox::{Cancel, HostRoot, Input, Mount, Output, Spec, host_root};
-use crate::store::{Artifact, Backend, Ingest, Layer, MergedTree, Store};
+use crate::store::{Artifact, Backend, Ingest, Layer, MergedTree, Store, WorkDir};
 
 /// Where the tree of a stage is seen in its sandbox.
 pub const BUILDROOT: &str = "/buildroot";
@@ -81,7 +81,7 @@ pub struct Context<'a> {
     /// The store.
     pub store: &'a Store,
     /// A fresh directory of its own on the store's file system; removed afterwards.
-    pub work: PathBuf,
+    pub work: &'a WorkDir,
     /// When the stage began: what a file says to be newer is a time of this build.
     pub started: SystemTime,
     /// Takes everything that its commands print.
@@ -138,14 +138,10 @@ impl Context<'_> {
     /// # Errors
     /// When the directories can't be made or, where overlays can't be mounted, the tree can't be copied.
     pub fn open_tree(&self) -> Result<Tree, StageError> {
-        let upper = self.work.join("upper");
-        let work = self.work.join("overlay");
+        let (upper, work) = self.work.overlay(Some(&self.merged()))?;
         let copied = matches!(self.store.backend(), Backend::Copy { .. });
         if copied {
             self.store.materialise(&self.layers, &upper, false)?;
-        } else {
-            std::fs::create_dir_all(&work).map_err(StageError::io("make the directory", &work))?;
-            self.store.new_upper(&self.layers, &upper)?;
         }
         Ok(Tree { lowers: self.layers.clone(), upper, work, copied })
     }

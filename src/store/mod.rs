@@ -4,6 +4,7 @@
 //! known. The layout is drawn in `docs/store.md`. Knows nothing of images, stages or configuration.
 
 mod artifact;
+mod artifacts;
 mod backend;
 mod canon;
 mod error;

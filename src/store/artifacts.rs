@@ -1,0 +1,82 @@
+//! Artifacts as a whole: are the objects there, are they sound, how large are they.
+
+use std::path::PathBuf;
+
+use super::{Artifact, Layer, Slot, Store, StoreError};
+use crate::types::{Digest, Encoder};
+
+impl Store {
+    /// A layer that has to be there.
+    ///
+    /// # Errors
+    /// When it is missing or can't be read.
+    pub fn need_layer(&self, digest: &Digest) -> Result<Layer, StoreError> {
+        self.layer(digest)?.ok_or_else(|| self.missing("layer", digest))
+    }
+
+    /// A file that has to be there.
+    ///
+    /// # Errors
+    /// When it is missing.
+    pub fn need_file(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
+        self.file(digest).ok_or_else(|| self.missing("file", digest))
+    }
+
+    fn missing(&self, kind: &'static str, digest: &Digest) -> StoreError {
+        StoreError::Missing { kind, name: digest.hex(), path: self.dir().to_path_buf() }
+    }
+
+    /// Reads every object of an artifact and compares it with its name.
+    ///
+    /// # Errors
+    /// The first object that is missing or damaged.
+    pub fn verify_artifact(&self, artifact: &Artifact) -> Result<(), StoreError> {
+        match artifact {
+            Artifact::Tree { layers } => {
+                for layer in layers {
+                    if !self.verify_layer(layer)? {
+                        return Err(self.missing("layer", layer));
+                    }
+                }
+            }
+            Artifact::Files { files } => {
+                for file in files.values() {
+                    if !self.verify_file(file)? {
+                        return Err(self.missing("file", file));
+                    }
+                }
+            }
+            Artifact::Value { .. } => {}
+        }
+        Ok(())
+    }
+
+    /// The size in bytes of what an action added: its files, and the topmost layer of its trees.
+    pub fn artifacts_size<'a>(&self, artifacts: impl IntoIterator<Item = &'a Artifact>) -> u64 {
+        let size = |artifact: &Artifact| match artifact {
+            Artifact::Tree { layers } => {
+                layers.last().and_then(|layer| self.layer(layer).ok().flatten()).map_or(0, |layer| layer.size)
+            }
+            Artifact::Files { files } => files
+                .values()
+                .filter_map(|digest| self.file(digest)?.metadata().ok())
+                .map(|meta| meta.len())
+                .sum(),
+            Artifact::Value { .. } => 0,
+        };
+        artifacts.into_iter().map(size).sum()
+    }
+
+    /// Where the last run of a place in a project keeps what its commands printed.
+    pub fn log_path(&self, slot: &Slot) -> PathBuf {
+        let name = Encoder::new("mkosi.log", 1).str(&slot.project).str(&slot.image).str(&slot.node).finish();
+        self.dir().join("logs").join(format!("{}-{}.log", slot.node, name.short()))
+    }
+}
+
+impl Layer {
+    /// Whether a tree is the same with and without this layer on top.
+    pub fn changes_nothing(&self) -> bool {
+        self.index.entries.iter().all(|entry| entry.path.is_empty())
+    }
+}
