@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod plan;
+pub mod rootfs;
 pub mod sandbox;
 pub mod store;
 pub mod types;
