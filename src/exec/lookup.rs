@@ -29,7 +29,7 @@ impl Lookup for StoreLookup<'_> {
 
     fn unpublished(&self, plan: &Plan, id: NodeId, needs: &BTreeMap<String, Artifact>) -> Option<String> {
         let node = &plan.graph[id];
-        let view = View::new(&node.stage, &node.image, node.decl.settings.iter().map(String::as_str));
+        let view = View::new(&node.stage, &node.image, node.decl.visible());
         publish::unpublished(self.store, &view, needs)
     }
 

@@ -52,7 +52,7 @@ impl Job<'_> {
     }
 
     fn view(&self) -> View {
-        View::new(&self.node.stage, &self.node.image, self.node.decl.settings.iter().map(String::as_str))
+        View::new(&self.node.stage, &self.node.image, self.node.decl.visible())
     }
 
     /// The outputs, if nothing has to run for them.
@@ -167,7 +167,7 @@ impl Job<'_> {
         let mut context = Context {
             stage: &self.node.stage,
             view: &view,
-            needs: self.strip("need/"),
+            needs: self.stage_needs(),
             sources: self.sources(),
             layers,
             profile: profile(self.node),
@@ -184,9 +184,10 @@ impl Job<'_> {
         Ok(outputs)
     }
 
-    fn strip(&self, prefix: &str) -> BTreeMap<String, Artifact> {
+    fn stage_needs(&self) -> BTreeMap<String, Artifact> {
         let stripped = |(name, artifact): (&String, &Artifact)| {
-            name.strip_prefix(prefix).map(|rest| (rest.to_owned(), artifact.clone()))
+            let rest = name.strip_prefix("need/").or(name.strip_prefix("unkeyed/"))?;
+            Some((rest.to_owned(), artifact.clone()))
         };
         self.needs.iter().filter_map(stripped).collect()
     }

@@ -18,6 +18,9 @@ use crate::config::{Image, Origin, Value};
 use crate::store::Slot;
 use crate::types::{Digest, Encoder};
 
+/// What the names of needs that enter no key begin with.
+pub(super) const UNKEYED: &str = "unkeyed";
+
 /// A node's place in the graph.
 pub type NodeId = NodeIndex<u32>;
 
@@ -257,17 +260,20 @@ fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
 struct Hashed {
     paths: HashMap<(PathBuf, Vec<PathBuf>), Digest>,
     tools: HashMap<String, Digest>,
+    host: HashMap<String, Digest>,
 }
 
 fn hash_inputs(declarations: &Declarations, images: &[Arc<Image>], digests: &dyn Digests) -> Result<Hashed, PlanError> {
     let mut wanted = HashMap::new();
     let mut tools = BTreeSet::new();
+    let mut host = BTreeSet::new();
     for image in images {
         for (_, decl) in declarations.iter() {
             if unmet(image, decl).is_some() {
                 continue;
             }
             tools.extend(decl.tools.iter().map(String::as_str));
+            host.extend(decl.host_files.iter().map(String::as_str));
             for input in file_inputs(image, decl) {
                 if producer(&input.path, images).is_none_or(|index| images[index].name == image.name) {
                     wanted.entry((input.path, input.hidden)).or_insert((image.name.clone(), input.setting));
@@ -294,7 +300,11 @@ fn hash_inputs(declarations: &Declarations, images: &[Arc<Image>], digests: &dyn
             }),
         })
         .collect::<Result<HashMap<_, _>, _>>()?;
-    Ok(Hashed { paths, tools })
+    let host = host
+        .into_iter()
+        .map(|path| (path.to_owned(), digests.path(Path::new(path), &[]).unwrap_or_else(|_| missing_tool())))
+        .collect();
+    Ok(Hashed { paths, tools, host })
 }
 
 fn unmet(image: &Image, decl: &StageDecl) -> Option<String> {
@@ -360,6 +370,10 @@ impl Builder<'_> {
             let digest = self.hashed.tools.get(tool).copied().unwrap_or_else(missing_tool);
             node.inputs.insert(format!("tool/{tool}"), digest);
         }
+        for path in &node.decl.host_files {
+            let digest = self.hashed.host.get(path).copied().unwrap_or_else(missing_tool);
+            node.inputs.insert(format!("host{path}"), digest);
+        }
     }
 
     fn files(&self, node: &mut Node, edges: &mut BTreeMap<String, (NodeId, String)>) {
@@ -397,11 +411,13 @@ impl Builder<'_> {
         {
             edges.insert("tree".to_owned(), (id, "tree".to_owned()));
         }
-        for need in &node.decl.needs {
+        let keyed = node.decl.needs.iter().map(|need| (need, "need"));
+        let unkeyed = node.decl.unkeyed_needs.iter().map(|need| (need, UNKEYED));
+        for (need, prefix) in keyed.chain(unkeyed) {
             let (stage, output) = need.split_once('.').unwrap_or((need, "tree"));
             let id = self.plan.nodes.get(&node.image.name).and_then(|stages| stages.get(stage)).copied();
             if let Some(id) = id.filter(|id| self.plan.graph[*id].skipped.is_none()) {
-                edges.insert(format!("need/{need}"), (id, output.to_owned()));
+                edges.insert(format!("{prefix}/{need}"), (id, output.to_owned()));
             }
         }
     }

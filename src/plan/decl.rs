@@ -96,9 +96,18 @@ pub struct StageDecl {
     /// Outputs of other stages, `stage.output`.
     #[serde(default)]
     pub needs: Vec<String>,
+    /// Outputs of other stages that change how it works, never what it makes: no part of the key.
+    #[serde(default)]
+    pub unkeyed_needs: Vec<String>,
     /// The settings that it may ask for.
     #[serde(default)]
     pub settings: Vec<String>,
+    /// Settings that it may ask for besides and that change how it works, never what it makes: no part of the key.
+    #[serde(default)]
+    pub unkeyed: Vec<String>,
+    /// Files of the host that it reads, by absolute path; a missing one has a digest of its own.
+    #[serde(default)]
+    pub host_files: Vec<String>,
     /// Those settings whose host files are inputs.
     #[serde(default)]
     pub files: Vec<String>,
@@ -124,6 +133,11 @@ pub struct StageDecl {
 }
 
 impl StageDecl {
+    /// Every setting that the stage's code may ask for.
+    pub fn visible(&self) -> impl Iterator<Item = &str> {
+        self.settings.iter().chain(&self.unkeyed).map(String::as_str)
+    }
+
     /// Every output, the tree first.
     pub fn all_outputs(&self) -> Vec<&str> {
         let tree = (self.changes).then_some("tree");
@@ -199,7 +213,7 @@ impl Declarations {
     /// Every setting that some stage declares.
     pub fn claimed_settings(&self) -> std::collections::BTreeSet<&str> {
         let conditions = self.stages.values().flat_map(|d| d.conditions.iter().flat_map(Condition::settings));
-        self.stages.values().flat_map(|d| d.settings.iter().map(String::as_str)).chain(conditions).collect()
+        self.stages.values().flat_map(|d| d.visible()).chain(conditions).collect()
     }
 }
 
@@ -217,7 +231,7 @@ fn check_settings(name: &str, decl: &mut StageDecl, known: &[&str]) -> Result<()
         Network::No | Network::Yes => None,
     };
     let conditions = decl.conditions.iter().flat_map(Condition::settings);
-    let settings = decl.settings.iter().chain(&decl.files).map(String::as_str);
+    let settings = decl.visible().chain(decl.files.iter().map(String::as_str));
     for setting in settings.chain(conditions).chain(network) {
         if !known.contains(&setting) {
             return Err(PlanError::UnknownSetting {
@@ -244,7 +258,7 @@ fn check_needs(name: &str, decl: &StageDecl, stages: &BTreeMap<String, StageDecl
     {
         return Err(unknown(tree));
     }
-    for need in &decl.needs {
+    for need in decl.needs.iter().chain(&decl.unkeyed_needs) {
         let (stage, output) = need.split_once('.').unwrap_or((need, "tree"));
         let other = stages.get(stage).ok_or_else(|| unknown(stage))?;
         if !other.all_outputs().contains(&output) {
@@ -261,7 +275,7 @@ fn check_needs(name: &str, decl: &StageDecl, stages: &BTreeMap<String, StageDecl
 
 /// The stages that a declaration refers to.
 fn references(decl: &StageDecl) -> impl Iterator<Item = &str> {
-    let needs = decl.needs.iter().map(|need| need.split_once('.').map_or(need.as_str(), |(stage, _)| stage));
+    let needs = decl.needs.iter().chain(&decl.unkeyed_needs).map(|need| need.split_once('.').map_or(need.as_str(), |(stage, _)| stage));
     decl.tree.iter().map(String::as_str).chain(needs)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::compile::UNKEYED;
 use super::{Node, StageDecl};
 use crate::store::Artifact;
 use crate::types::{Digest, Encoder};
@@ -14,6 +15,7 @@ pub fn key_of(stage: &str, decl: &StageDecl, inputs: &BTreeMap<String, Digest>) 
 /// All inputs of a node, once the artifacts that it needs are known: `needs` holds them by the input's name.
 pub fn node_inputs(node: &Node, needs: &BTreeMap<String, Artifact>) -> BTreeMap<String, Digest> {
     let mut inputs = node.inputs.clone();
-    inputs.extend(needs.iter().map(|(name, artifact)| (name.clone(), artifact.digest())));
+    let keyed = needs.iter().filter(|(name, _)| !name.starts_with(UNKEYED));
+    inputs.extend(keyed.map(|(name, artifact)| (name.clone(), artifact.digest())));
     inputs
 }

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::context::BUILDROOT;
 use super::{Context, StageError, find_tool};
-use crate::rootfs::{CopyOptions, Root};
-use crate::sandbox::{COMMANDS_DIR, Input, Output, Spec};
+use crate::rootfs::{CopyOptions, Ownership, Root};
+use crate::sandbox::{BIN, Input, Output, Spec};
 
 /// The name under which our executable runs steps.
 pub const APPLY: &str = "mkosi-apply";
@@ -28,8 +28,8 @@ pub enum Step {
         to: String,
         /// Whether owners are kept; else everything belongs to root.
         owners: bool,
-        /// The modification time that copies get.
-        epoch: i64,
+        /// The modification time that copies get; the source's if there is none.
+        epoch: Option<i64>,
     },
     /// Writes a file.
     Write {
@@ -72,7 +72,7 @@ pub enum Step {
 /// When the sandbox can't be made or a step fails; the log has what it said.
 pub fn apply(cx: &mut Context<'_>, mut spec: Spec, steps: &[Step]) -> Result<(), StageError> {
     let request = serde_json::to_vec(steps).map_err(StageError::other)?;
-    spec.argv = vec![format!("{COMMANDS_DIR}/{APPLY}")];
+    spec.argv = vec![format!("{BIN}/{APPLY}")];
     let mut said = Vec::new();
     let exit = spec.run(Input::Bytes(&request), Output::Merged(&mut said), cx.cancel)?;
     let text = String::from_utf8_lossy(&said).into_owned();
@@ -108,8 +108,8 @@ fn run_step(root: &Root, step: &Step) -> Result<(), String> {
     let words = |error: crate::rootfs::Error| error.to_string();
     match step {
         Step::Copy { from, to, owners, epoch } => {
-            let options = CopyOptions::new(*owners, *epoch);
-            root.copy_tree(from, to, &options).map(drop).map_err(words)
+            let owner = if *owners { Ownership::Source } else { Ownership::Root };
+            root.copy_tree(from, to, &CopyOptions { owner, epoch: *epoch, ..CopyOptions::default() }).map_err(words)
         }
         Step::Write { path, contents, mode, keep } => {
             if *keep && root.exists(path).map_err(words)? {
@@ -167,7 +167,7 @@ fn run_program(root: &Root, argv: &[String], accept: &[i32], env: &[(String, Str
                 println!("neither the host nor the image has {program}: passed over");
                 return Ok(());
             };
-            let mut command = Command::new(format!("{COMMANDS_DIR}/mkosi-chroot"));
+            let mut command = Command::new(format!("{BIN}/mkosi-chroot"));
             command.arg(format!("/{path}"));
             command.args(arguments.iter().filter(|argument| *argument != "--root=/buildroot"));
             command.env("BUILDROOT", BUILDROOT);
@@ -196,7 +196,7 @@ fn locale_gen(root: &Root) -> Result<(), String> {
     if !wanted {
         return Ok(());
     }
-    let status = Command::new(format!("{COMMANDS_DIR}/mkosi-chroot"))
+    let status = Command::new(format!("{BIN}/mkosi-chroot"))
         .arg("locale-gen")
         .env("BUILDROOT", BUILDROOT)
         .status()

@@ -5,9 +5,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::{Outputs, StageError, TOOL_PATH};
+use super::apply::APPLY;
+use super::{Outputs, StageError};
 use crate::config::{Value, View};
-use crate::sandbox::{Cancel, HostRoot, Input, Mount, Output, Spec, host_root};
+use crate::sandbox::{Cancel, HostRoot, Input, Mount, Output, PATH, Spec, host_root};
 use crate::store::{Artifact, Backend, Ingest, Layer, MergedTree, Store, WorkDir};
 
 /// Where the tree of a stage is seen in its sandbox.
@@ -186,12 +187,15 @@ impl Context<'_> {
     pub fn spec(&self, argv: &[&str]) -> Spec {
         let mut spec = Spec {
             argv: argv.iter().map(|word| (*word).to_owned()).collect(),
-            mounts: host_root(&HostRoot { network: self.profile.network, ..HostRoot::default() }),
+            mounts: host_root(&HostRoot {
+                network: self.profile.network,
+                names: vec![APPLY.to_owned()],
+                ..HostRoot::default()
+            }),
             network: self.profile.network,
             ..Spec::default()
         };
-        let own = crate::sandbox::COMMANDS_DIR;
-        spec.env.insert("PATH".to_owned(), format!("{own}:{}", TOOL_PATH.join(":")));
+        spec.env.insert("PATH".to_owned(), PATH.to_owned());
         spec.env.insert("LANG".to_owned(), "C.UTF-8".to_owned());
         spec.env.insert("LC_ALL".to_owned(), "C.UTF-8".to_owned());
         spec.env.insert("TZ".to_owned(), "UTC".to_owned());

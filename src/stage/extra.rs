@@ -11,11 +11,10 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let tree = cx.open_tree()?;
     let mut spec = cx.spec(&[]);
     spec.mounts.push(cx.tree_mount(&tree));
-    let epoch = cx.epoch();
     let mut steps = Vec::new();
     if let Some(Artifact::Tree { layers }) = cx.needs.get("build.dest") {
         spec.mounts.push(layers_mount(cx, layers, "/work/dest"));
-        steps.push(Step::Copy { from: "/work/dest".into(), to: "/".to_owned(), owners: true, epoch });
+        steps.push(Step::Copy { from: "/work/dest".into(), to: "/".to_owned(), owners: true, epoch: None });
     }
     add_trees(cx, "ExtraTrees", &mut spec.mounts, &mut steps)?;
     apply(cx, spec, &steps)?;
@@ -68,7 +67,7 @@ pub fn add_trees(
         }
         // What another image made has its owners; what lies in the project belongs to whoever cloned it.
         let owners = matches!(source, Source::Image(_));
-        steps.push(Step::Copy { from: from.into(), to: target, owners, epoch: cx.epoch() });
+        steps.push(Step::Copy { from: from.into(), to: target, owners, epoch: Some(cx.epoch()) });
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //!
 //! A stage knows what its context holds and nothing else: not the graph, not other images, not whether it is cached.
 
+pub mod apply;
 mod configure;
 mod context;
 mod debian;
@@ -18,7 +19,7 @@ use std::collections::BTreeMap;
 
 pub use context::{Context, Profile, Root, Source, Tree};
 pub use error::StageError;
-pub use tools::{TOOL_PATH, find_tool};
+pub use tools::find_tool;
 
 use crate::store::Artifact;
 

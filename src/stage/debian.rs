@@ -1,0 +1,317 @@
+//! Packages of Debian and Ubuntu: metadata, resolution, download, and the layers that they are installed in.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::apply::{Step, apply};
+use super::context::BUILDROOT;
+use super::extra::add_trees;
+use super::{Context, Outputs, Source, StageError, Tree};
+use crate::config::Value;
+use crate::distro::{self, Cx, Distribution, Host, InstallOptions, Package, Repositories, Request, Settings, Target};
+use crate::sandbox::{HostRoot, Mount, host_root};
+use crate::store::{Artifact, MergedTree};
+use crate::types::{Architecture, Digest};
+
+/// Where dpkg keeps what is installed.
+const STATUS: &str = "var/lib/dpkg/status";
+
+/// Fetches and checks repository metadata: the output `lists`.
+pub fn sync(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let repositories = repositories(cx)?;
+    let out = cx.scratch("lists")?;
+    let info = with_tools(cx, |tools| distro::sync(tools, &repositories, &out))?;
+    for warning in info.warnings {
+        cx.note(&warning);
+    }
+    let layer = cx.store.add_layer(&out, None, &cx.ingest())?;
+    Ok(Outputs::from([("lists".to_owned(), Artifact::Tree { layers: vec![layer.digest] })]))
+}
+
+/// Finds the exact packages of the base, of `Packages=` and of `BuildPackages=`. Where the mirror has them is an
+/// output of its own: the lists are the same whichever mirror they came from.
+pub fn resolve(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let repositories = repositories(cx)?;
+    let base_trees = !cx.view.get("BaseTrees").is_empty();
+    let mut packages: Vec<String> = cx.view.texts("Packages").into_iter().map(str::to_owned).collect();
+    packages.extend(cx.view.texts("VolatilePackages").into_iter().map(str::to_owned));
+    let build = if cx.view.get("BuildScripts").is_empty() { Vec::new() } else { cx.view.texts("BuildPackages") };
+    let request = Request {
+        base: !base_trees,
+        status: if base_trees { Some(status_of_base(cx)?) } else { None },
+        packages,
+        build_packages: build.into_iter().map(str::to_owned).collect(),
+        recommends: cx.view.bool("WithRecommends"),
+    };
+    let lists = match cx.needs.get("sync.lists") {
+        Some(Artifact::Tree { layers }) if layers.len() == 1 => cx.store.need_layer(&layers[0])?.dir,
+        _ => return Err(StageError::Other("the stage `sync` gave no metadata".to_owned())),
+    };
+    let resolution = with_tools(cx, |tools| distro::resolve(tools, &repositories, &lists, &request))?;
+    let mut uris = BTreeMap::new();
+    let mut outputs = Outputs::new();
+    for (name, list) in
+        [("base", resolution.base), ("packages", resolution.packages), ("build", resolution.build)]
+    {
+        let list: Vec<Package> = list
+            .into_iter()
+            .map(|mut package| {
+                uris.insert(package.sha256.clone(), std::mem::take(&mut package.uri));
+                package
+            })
+            .collect();
+        outputs.insert(name.to_owned(), Artifact::Value { value: json!(list) });
+    }
+    outputs.insert("uris".to_owned(), Artifact::Value { value: json!(uris) });
+    Ok(outputs)
+}
+
+/// Brings the packages of all lists into the pool. The outputs are the lists: what is installed from them depends on
+/// what they name, not on when it was fetched.
+pub fn download(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let uris: BTreeMap<String, String> = match cx.needs.get("resolve.uris") {
+        Some(Artifact::Value { value }) => serde_json::from_value(value.clone()).map_err(StageError::other)?,
+        _ => BTreeMap::new(),
+    };
+    let mut outputs = Outputs::new();
+    let mut wanted: Vec<Package> = Vec::new();
+    for name in ["base", "packages", "build"] {
+        let list = list(cx, &format!("resolve.{name}"))?;
+        outputs.insert(name.to_owned(), Artifact::Value { value: json!(list) });
+        wanted.extend(list.into_iter().map(|mut package| {
+            package.uri = uris.get(&package.sha256).cloned().unwrap_or_default();
+            package
+        }));
+    }
+    let pool = cx.store.pool();
+    let repositories = repositories(cx)?;
+    with_tools(cx, |tools| distro::download(tools, &wanted, &repositories, &pool))?;
+    for package in &wanted {
+        use_package(cx, package)?;
+    }
+    Ok(outputs)
+}
+
+/// Makes the minimal tree: base trees and skeleton trees, and the distribution's essential packages unless there is a
+/// base tree.
+pub fn base(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let lowers = base_layers(cx)?;
+    cx.layers = lowers.iter().map(|digest| cx.store.need_layer(digest)).collect::<Result<_, _>>()?;
+    let tree = cx.open_tree()?;
+    let mut spec = cx.spec(&[]);
+    spec.mounts.push(cx.tree_mount(&tree));
+    let mut steps = Vec::new();
+    add_trees(cx, "SkeletonTrees", &mut spec.mounts, &mut steps)?;
+    if !steps.is_empty() {
+        apply(cx, spec, &steps)?;
+    }
+    if cx.view.get("BaseTrees").is_empty() {
+        install(cx, &tree, "download.base", distro::install_base)?;
+    }
+    let mut outputs = cx.close_tree(tree)?;
+    outputs.insert("lower".to_owned(), Artifact::Tree { layers: lowers });
+    Ok(outputs)
+}
+
+/// Installs `Packages=`.
+pub fn packages(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let tree = cx.open_tree()?;
+    install(cx, &tree, "download.packages", distro::install)?;
+    cx.close_tree(tree)
+}
+
+/// Installs `BuildPackages=` on the build overlay.
+pub fn build_packages(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let tree = cx.open_tree()?;
+    install(cx, &tree, "download.build", distro::install)?;
+    cx.close_tree(tree)
+}
+
+/// Purges `RemovePackages=`.
+pub fn remove_packages(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let tree = cx.open_tree()?;
+    let mount = cx.tree_mount(&tree);
+    let names: Vec<String> = cx.view.texts("RemovePackages").into_iter().map(str::to_owned).collect();
+    let mut options = InstallOptions::new(&target(cx)?);
+    options.epoch = cx.view.get("SourceDateEpoch").as_number().and_then(|epoch| u64::try_from(epoch).ok());
+    with_tools(cx, |tools| distro::remove(tools, mount, &names, &options))?;
+    cx.close_tree(tree)
+}
+
+type Installer =
+    fn(&mut Cx<'_>, Mount, &std::path::Path, &[Package], &InstallOptions) -> Result<(), distro::Error>;
+
+fn install(cx: &mut Context<'_>, tree: &Tree, need: &str, installer: Installer) -> Result<(), StageError> {
+    let list = list(cx, need)?;
+    for package in &list {
+        if !distro::pool_path(&cx.store.pool(), package).exists() {
+            let why = format!("the pool no longer has {}: fetching it again", package.filename);
+            return Err(StageError::Stale { stage: "download", why });
+        }
+        use_package(cx, package)?;
+    }
+    let options = InstallOptions {
+        docs: cx.view.bool("WithDocs"),
+        epoch: cx.view.get("SourceDateEpoch").as_number().and_then(|epoch| u64::try_from(epoch).ok()),
+        components: cx.view.texts("Repositories").into_iter().map(str::to_owned).collect(),
+        ..InstallOptions::new(&target(cx)?)
+    };
+    let mount = cx.tree_mount(tree);
+    let pool = cx.store.pool();
+    with_tools(cx, |tools| installer(tools, mount, &pool, &list, &options))
+}
+
+/// Tells the store that a package of the pool is used, so that clean-up keeps it.
+fn use_package(cx: &Context<'_>, package: &Package) -> Result<(), StageError> {
+    let path = distro::pool_path(&cx.store.pool(), package);
+    match path.file_name() {
+        Some(name) => Ok(cx.store.use_pool(&name.to_string_lossy())?),
+        None => Ok(()),
+    }
+}
+
+/// A list of packages that another stage gave.
+fn list(cx: &Context<'_>, need: &str) -> Result<Vec<Package>, StageError> {
+    match cx.needs.get(need) {
+        Some(Artifact::Value { value }) => serde_json::from_value(value.clone()).map_err(StageError::other),
+        _ => Ok(Vec::new()),
+    }
+}
+
+fn target(cx: &Context<'_>) -> Result<Target, StageError> {
+    let distribution = match cx.view.text("Distribution") {
+        Some("ubuntu") => Distribution::Ubuntu,
+        _ => Distribution::Debian,
+    };
+    let architecture = match cx.view.text("Architecture") {
+        Some(name) => name.parse().map_err(StageError::Other)?,
+        None => Architecture::host(),
+    };
+    let release = cx.view.text("Release").unwrap_or_default().to_owned();
+    Ok(Target { distribution, release, architecture })
+}
+
+fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError> {
+    let text = |setting: &str| cx.view.text(setting).map(str::to_owned);
+    let local = match cx.view.get("LocalMirror") {
+        Value::Path(path) => Some(path.to_string_lossy().into_owned()),
+        other => other.as_text().map(str::to_owned),
+    };
+    let settings = Settings {
+        mirror: text("Mirror"),
+        local_mirror: local,
+        components: cx.view.texts("Repositories").into_iter().map(str::to_owned).collect(),
+        snapshot: text("Snapshot"),
+        key_check: cx.view.get("RepositoryKeyCheck").as_bool().unwrap_or(true),
+        debug: false,
+        proxy: text("ProxyUrl"),
+    };
+    let mut host = Host::read(std::path::Path::new("/"));
+    if cx.profile.network {
+        host = host.with_network_settings();
+    }
+    Repositories::new(&target(cx)?, &settings, &host).map_err(failure)
+}
+
+/// Variables that say how the network is reached. They change where bytes come from, never which.
+const NETWORK_VARIABLES: [&str; 6] =
+    ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+
+fn with_tools<T>(
+    cx: &mut Context<'_>,
+    action: impl FnOnce(&mut Cx<'_>) -> Result<T, distro::Error>,
+) -> Result<T, StageError> {
+    let network = cx.profile.network;
+    let variables = NETWORK_VARIABLES.iter().filter(|_| network);
+    let mut tools = Cx {
+        cancel: cx.cancel,
+        log: cx.log,
+        tools: host_root(&HostRoot { network, ..HostRoot::default() }),
+        work: cx.work.path().to_path_buf(),
+        network_environment: variables
+            .filter_map(|name| std::env::var(name).ok().map(|value| ((*name).to_owned(), value)))
+            .collect(),
+    };
+    action(&mut tools).map_err(failure)
+}
+
+fn failure(error: distro::Error) -> StageError {
+    match error {
+        distro::Error::Sandbox(error) => error.into(),
+        distro::Error::Gone { files } => StageError::Stale {
+            stage: "sync",
+            why: format!("the mirror no longer has {}: refreshing the metadata", files.join(", ")),
+        },
+        distro::Error::Pool { path, package, why } => StageError::Stale {
+            stage: "download",
+            why: format!("{} is not the package {package} ({why}): fetching it again", path.display()),
+        },
+        error => StageError::other(error),
+    }
+}
+
+/// The layers of all base trees, lowest first. One that another image made has its layers in the store; one of the
+/// host enters the store.
+fn base_layers(cx: &mut Context<'_>) -> Result<Vec<Digest>, StageError> {
+    let sources: Vec<Source> = cx.sources_of("BaseTrees").into_iter().map(|(_, source)| source.clone()).collect();
+    let mut layers = Vec::new();
+    for (index, source) in sources.into_iter().enumerate() {
+        let (path, owners) = match source {
+            Source::Image(Artifact::Tree { layers: theirs }) => {
+                layers.extend(theirs);
+                continue;
+            }
+            Source::Image(Artifact::Files { files }) => match files.first_key_value() {
+                Some((name, digest)) => (named(cx, index, name, &cx.store.need_file(digest)?)?, true),
+                None => continue,
+            },
+            Source::Image(Artifact::Value { .. }) => continue,
+            Source::Host { path, .. } => (path, true),
+        };
+        let upper = cx.scratch(&format!("base-{index}"))?;
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let inside = format!("/work/base/{name}");
+        let mut spec = cx.spec(&[]);
+        spec.mounts.push(Mount::Bind { source: upper.clone(), target: BUILDROOT.into(), read_only: false, optional: false });
+        spec.mounts.push(Mount::Bind { source: path, target: inside.clone().into(), read_only: true, optional: false });
+        let step = Step::Copy { from: inside.into(), to: "/".to_owned(), owners, epoch: None };
+        apply(cx, spec, &[step])?;
+        layers.push(cx.store.add_layer(&upper, None, &cx.ingest())?.digest);
+    }
+    Ok(layers)
+}
+
+/// A link with a name of its own to a file of the store: an archive is told by its name.
+fn named(
+    cx: &Context<'_>,
+    index: usize,
+    name: &str,
+    file: &std::path::Path,
+) -> Result<std::path::PathBuf, StageError> {
+    let link = cx.scratch(&format!("named-{index}"))?.join(name);
+    std::fs::hard_link(file, &link).map_err(StageError::io("link", &link))?;
+    Ok(link)
+}
+
+/// dpkg's status file of the base trees; the topmost that has one counts.
+fn status_of_base(cx: &Context<'_>) -> Result<String, StageError> {
+    for (_, source) in cx.sources_of("BaseTrees").into_iter().rev() {
+        let path = match source {
+            Source::Image(Artifact::Tree { layers }) => {
+                let layers = layers.iter().map(|d| cx.store.need_layer(d)).collect::<Result<Vec<_>, _>>()?;
+                MergedTree::new(&layers).lookup(STATUS.as_bytes()).map(|entry| entry.source.clone())
+            }
+            Source::Host { path, .. } => Some(path.join(STATUS)).filter(|path| path.is_file()),
+            Source::Image(_) => None,
+        };
+        if let Some(path) = path {
+            return std::fs::read_to_string(&path).map_err(StageError::io("read", path));
+        }
+    }
+    Err(StageError::Other(
+        "none of `BaseTrees=` has a dpkg database, so that no packages can be added to it: \
+         build the base with CleanPackageMetadata=no, or take `Packages=` away"
+            .to_owned(),
+    ))
+}
