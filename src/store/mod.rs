@@ -6,6 +6,7 @@
 mod artifact;
 mod backend;
 mod canon;
+mod copy;
 mod error;
 mod files;
 mod host;
@@ -26,10 +27,11 @@ mod work;
 
 pub use artifact::{Artifact, Record, Slot};
 pub use backend::{Backend, probe_overlay};
+pub use copy::{Materialise, copy_tree, diff, materialise};
 pub use error::StoreError;
 pub use host::{Hasher, TreeOptions};
 pub use index::{Entry, Kind, Meta, TreeIndex, is_below, parent, path_order};
-pub use layer::{Ingest, Layer};
+pub use layer::{Ingest, Layer, lower_dirs};
 pub use locks::KeyLock;
 pub use merged::{MergedEntry, MergedTree};
 pub use root::Store;
