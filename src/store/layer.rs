@@ -3,6 +3,7 @@
 //! A layer is `layers/<digest>/` with `tree/`, the directory that overlayfs mounts as a lower one, and `index`, which
 //! describes it. The digest is the index's and so that of all names, contents and metadata apart from times.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -49,6 +50,17 @@ pub struct Layer {
     pub index: Arc<TreeIndex>,
     /// The size of the contents in bytes.
     pub size: u64,
+}
+
+/// The lower directories of an overlay mount of `layers`, lowest first. overlayfs refuses a directory that is given
+/// twice, and equal changes (often none at all) make the same layer: of each the topmost place counts, where all that
+/// it says is said last.
+pub fn lower_dirs(layers: &[Layer]) -> Vec<PathBuf> {
+    let mut seen = HashSet::new();
+    let mut dirs: Vec<PathBuf> =
+        layers.iter().rev().filter(|layer| seen.insert(layer.digest)).map(|layer| layer.dir.clone()).collect();
+    dirs.reverse();
+    dirs
 }
 
 impl Store {

@@ -47,10 +47,20 @@ impl Scanned {
     }
 }
 
-/// Reads the tree at `root` with all contents.
+/// Reads the layer or upper directory at `root` with all contents.
 pub(super) fn scan(root: &Path) -> Result<Scanned, StoreError> {
+    scan_as(root, true)
+}
+
+/// Reads a tree that is no part of an overlay: marks of overlays in it are the tree's own attributes.
+pub(super) fn scan_plain(root: &Path) -> Result<Scanned, StoreError> {
+    scan_as(root, false)
+}
+
+fn scan_as(root: &Path, overlay: bool) -> Result<Scanned, StoreError> {
     let found = walk::walk(root, true, &|_| false)?;
-    let read: Vec<Option<Raw>> = found.par_iter().map(|found| describe(root, found)).collect::<Result<_, _>>()?;
+    let read: Vec<Option<Raw>> =
+        found.par_iter().map(|found| describe(root, found, overlay)).collect::<Result<_, _>>()?;
     let mut sockets = Vec::new();
     let mut raws = Vec::with_capacity(read.len());
     for (found, raw) in found.into_iter().zip(read) {
@@ -63,14 +73,13 @@ pub(super) fn scan(root: &Path) -> Result<Scanned, StoreError> {
     Ok(Scanned { raws, sockets })
 }
 
-fn describe(root: &Path, found: &Found) -> Result<Option<Raw>, StoreError> {
+fn describe(root: &Path, found: &Found, overlay: bool) -> Result<Option<Raw>, StoreError> {
     let Some(mut kind) = walk::kind(root, found)? else { return Ok(None) };
     let path = host_path(root, &found.path);
     let stat = &found.meta;
     let mut xattrs = walk::xattrs(&path, belongs)?;
-    let overlay = |xattrs: &mut std::collections::BTreeMap<Vec<u8>, Vec<u8>>, name| xattrs.remove(name);
-    let opaque_mark = overlay(&mut xattrs, OPAQUE);
-    let whiteout_mark = overlay(&mut xattrs, WHITEOUT);
+    let opaque_mark = if overlay { xattrs.remove(OPAQUE) } else { None };
+    let whiteout_mark = if overlay { xattrs.remove(WHITEOUT) } else { None };
     let mut by_attribute = false;
     match &mut kind {
         Kind::Directory { opaque } => *opaque = opaque_mark.as_deref() == Some(b"y"),
@@ -84,7 +93,9 @@ fn describe(root: &Path, found: &Found) -> Result<Option<Raw>, StoreError> {
     let meta = if kind == Kind::Whiteout {
         Meta::default()
     } else {
-        let xattrs = xattrs.into_iter().filter_map(|(name, value)| Some((from_layer(&name)?, value)));
+        let xattrs = xattrs
+            .into_iter()
+            .filter_map(|(name, value)| Some((if overlay { from_layer(&name)? } else { name }, value)));
         Meta {
             mode: stat.mode() & 0o7777,
             uid: stat.uid(),

@@ -31,6 +31,8 @@ pub fn in_mount_namespace<T: Send>(action: impl FnOnce() -> T + Send) -> T {
             nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("the store's tests need root");
             use nix::mount::{MsFlags, mount};
             mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+            // The usual workers are in the old namespace and don't see the mounts: this thread is its own only worker.
+            let _pool = rayon::ThreadPoolBuilder::new().num_threads(1).use_current_thread().build().unwrap();
             action()
         };
         scope.spawn(run).join().unwrap()
@@ -69,7 +71,7 @@ pub fn with_overlay<T: Send>(
 pub fn change(store: &Store, layers: &[Layer], action: impl FnOnce(&Path) + Send) -> Layer {
     let work = store.work_dir("test").unwrap();
     let tree = MergedTree::new(layers);
-    let lowers: Vec<PathBuf> = layers.iter().map(|layer| layer.dir.clone()).collect();
+    let lowers = super::lower_dirs(layers);
     let opts = ingest();
     let (upper, ()) = with_overlay(&work, &lowers, Some(&tree), action);
     store.add_layer(&upper, Some(&tree), &opts).unwrap()

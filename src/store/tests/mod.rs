@@ -1,3 +1,5 @@
 //! Tests of the store as a whole.
 
+mod copying;
 mod layers;
+mod merge;

@@ -1,0 +1,121 @@
+//! The copying backend makes the same layers as overlayfs.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::merge::{Step, run, step};
+use crate::store::testing::{change, ingest, store};
+use crate::store::{Layer, Materialise, MergedTree, Store, materialise, scan};
+
+fn change_copy(store: &Store, layers: &[Layer], action: impl Fn(&Path)) -> Layer {
+    let work = store.work_dir("copy").unwrap();
+    let dest = work.join("root");
+    fs::create_dir(&dest).unwrap();
+    fs::set_permissions(&dest, Permissions::from_mode(0o755)).unwrap();
+    let options = Materialise { break_links: true, ..Materialise::default() };
+    if !layers.is_empty() {
+        materialise(layers, &dest, &options).unwrap();
+    }
+    let opts = ingest();
+    action(&dest);
+    store.add_layer_from_diff(&dest, &MergedTree::new(layers), &opts).unwrap()
+}
+
+fn rich(root: &Path) {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+    fs::create_dir_all(root.join("usr/bin")).unwrap();
+    fs::create_dir_all(root.join("var/empty")).unwrap();
+    fs::set_permissions(root.join("var/empty"), Permissions::from_mode(0o000)).unwrap();
+    fs::write(root.join("usr/bin/su"), "su").unwrap();
+    chown(root.join("usr/bin/su"), Some(3), Some(4)).unwrap();
+    fs::set_permissions(root.join("usr/bin/su"), Permissions::from_mode(0o4711)).unwrap();
+    fs::hard_link(root.join("usr/bin/su"), root.join("usr/bin/su2")).unwrap();
+    symlink("usr/bin", root.join("bin")).unwrap();
+    std::os::unix::fs::lchown(root.join("bin"), Some(7), Some(7)).unwrap();
+    crate::store::walk::set_xattr(&root.join("usr"), b"user.note", b"n").unwrap();
+    // cap_net_raw=ep
+    let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    fs::write(root.join("usr/bin/ping"), "ping").unwrap();
+    crate::store::walk::set_xattr(&root.join("usr/bin/ping"), b"security.capability", &capability).unwrap();
+    for (name, kind, minor) in [("null", SFlag::S_IFCHR, 3), ("ram", SFlag::S_IFBLK, 0), ("pipe", SFlag::S_IFIFO, 0)] {
+        mknod(&root.join(name), kind, Mode::from_bits_truncate(0o640), makedev(1, minor)).unwrap();
+    }
+    fs::set_permissions(root, Permissions::from_mode(0o711)).unwrap();
+}
+
+#[test]
+fn a_copy_is_the_whole_tree() {
+    let test = store();
+    let base = change(&test.store, &[], rich);
+    let want = MergedTree::new(std::slice::from_ref(&base)).into_index();
+    for read_only in [false, true] {
+        let work = test.store.work_dir("copy").unwrap();
+        let dest = work.join("root");
+        materialise(std::slice::from_ref(&base), &dest, &Materialise { read_only, break_links: false }).unwrap();
+        // Times too.
+        assert_eq!(scan::scan_plain(&dest).unwrap().into_index(), want);
+    }
+    let su = base.dir.join("usr/bin/su");
+    assert_eq!((fs::metadata(&su).unwrap().uid(), fs::read(&su).unwrap()), (3, b"su".to_vec()));
+    assert!(test.store.verify_layer(&base.digest).unwrap());
+}
+
+#[test]
+fn both_backends_make_the_same_layers() {
+    let scripts: [&(dyn Fn(&Path) + Sync); 8] = [
+        &|_| {},
+        &|root| fs::write(root.join("usr/bin/su2"), "changed").unwrap(),
+        &|root| fs::remove_dir_all(root.join("usr")).unwrap(),
+        &|root| {
+            fs::remove_dir_all(root.join("usr")).unwrap();
+            fs::write(root.join("usr"), "a file").unwrap();
+        },
+        &|root| {
+            fs::remove_file(root.join("bin")).unwrap();
+            fs::create_dir(root.join("bin")).unwrap();
+            fs::write(root.join("bin/su"), "").unwrap();
+        },
+        &|root| fs::hard_link(root.join("usr/bin/ping"), root.join("usr/bin/ping4")).unwrap(),
+        &|root| chown(root.join("null"), Some(9), Some(9)).unwrap(),
+        &|root| {
+            fs::remove_file(root.join("usr/bin/su")).unwrap();
+            fs::write(root.join("var/empty/f"), "").unwrap();
+            crate::store::walk::set_xattr(&root.join("usr"), b"user.note", b"m").unwrap();
+            crate::store::walk::set_xattr(&root.join("usr/bin"), b"user.overlay.opaque", b"y").unwrap();
+            drop(std::os::unix::net::UnixListener::bind(root.join("sock")).unwrap());
+        },
+    ];
+    let test = store();
+    let base = change(&test.store, &[], rich);
+    assert_eq!(change_copy(&test.store, &[], rich).digest, base.digest);
+    for (number, script) in scripts.into_iter().enumerate() {
+        let layers = [base.clone()];
+        let overlay = change(&test.store, &layers, script);
+        // A store of its own, so that the layer is not taken from the first one.
+        let other = store();
+        let copy = change_copy(&other.store, &layers, script);
+        assert_eq!(copy.index.entries, overlay.index.entries, "script {number}");
+        assert_eq!(copy.digest, overlay.digest, "script {number}");
+        assert!(other.store.verify_layer(&copy.digest).unwrap(), "script {number}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn both_backends_agree_on_any_script(scripts in prop::collection::vec(prop::collection::vec(step(), 1..14), 3)) {
+        let (test, other) = (store(), store());
+        let mut layers: Vec<Layer> = Vec::new();
+        for steps in &scripts {
+            let steps: &Vec<Step> = steps;
+            let overlay = change(&test.store, &layers, |root| run(root, steps));
+            let copy = change_copy(&other.store, &layers, |root| run(root, steps));
+            prop_assert_eq!(&copy.index.entries, &overlay.index.entries);
+            layers.push(overlay);
+        }
+    }
+}
