@@ -5,6 +5,7 @@
 
 pub mod config;
 pub mod plan;
+pub mod output;
 pub mod rootfs;
 pub mod sandbox;
 pub mod store;

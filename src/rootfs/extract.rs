@@ -9,12 +9,12 @@ use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, FileType, Mode};
 use rustix::io::Errno;
-use tar::{Archive, Entry, EntryType};
+use tar::{EntryType, Header};
 
 use super::attributes::set_mtime;
 use super::copy::{copy_error, enter, make_way, member_path};
+use super::members::{Member, Members};
 use super::root::{clean, create_file};
-use super::sparse::Sparse;
 use super::{Attributes, CopyOptions, Error, Ownership, RUNTIME_DIRECTORIES, Result, Root, is_portable_xattr};
 
 /// Whether a file's name says that it is a tar archive: it has `.tar` as its last or next to last extension, as in
@@ -31,12 +31,12 @@ impl Root {
     pub fn extract(&self, archive: &Path, target: &str, options: &CopyOptions) -> Result<()> {
         let damaged = |error: io::Error| Error::Archive { archive: archive.to_owned(), reason: error.to_string() };
         let file = File::open(archive).map_err(damaged)?;
-        let mut reader = Archive::new(decompressed(file).map_err(damaged)?);
+        let mut members = Members::new(decompressed(file).map_err(damaged)?);
         let mut extraction =
             Extraction { root: self, archive, target: clean(Path::new(target)), options, directories: BTreeMap::new() };
         self.create_dir_all(&extraction.target, 0o755)?;
-        for entry in reader.entries().map_err(damaged)? {
-            extraction.member(entry.map_err(damaged)?)?;
+        while let Some(member) = members.next().map_err(damaged)? {
+            extraction.member(&member, &mut members)?;
         }
         extraction.finish()
     }
@@ -82,21 +82,16 @@ impl Extraction<'_> {
         Ok(name)
     }
 
-    fn member(&mut self, mut entry: Entry<'_, impl Read>) -> Result<()> {
-        if entry.header().entry_type().is_pax_global_extensions() {
-            return Ok(());
-        }
-        let named = PathBuf::from(OsStr::from_bytes(&entry.path_bytes()));
-        let records = records(&mut entry).map_err(|error| self.damaged(&named, error))?;
-        let sparse = Sparse::from_records(&records).map_err(|error| self.damaged(&named, error))?;
-        let name = self.below(sparse.as_ref().and_then(|sparse| sparse.name.as_deref()).unwrap_or(&named))?;
+    fn member(&mut self, member: &Member, data: &mut impl Read) -> Result<()> {
+        let named = PathBuf::from(OsStr::from_bytes(&member.name));
+        let name = self.below(&named)?;
         if self.options.skip_runtime
             && RUNTIME_DIRECTORIES.iter().any(|dir| name != Path::new(dir) && name.starts_with(dir))
         {
             return Ok(());
         }
-        let attributes = self.attributes(&entry, &records).map_err(|error| self.damaged(&named, error))?;
-        let kind = entry.header().entry_type();
+        let attributes = self.attributes(member).map_err(|error| self.damaged(&named, error))?;
+        let kind = member.header.entry_type();
         let path = self.target.join(&name);
         let from = member_path(self.archive, &name);
         if name.as_os_str().is_empty() {
@@ -116,16 +111,15 @@ impl Extraction<'_> {
         match kind {
             EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
                 let mut output = create_file(&dir, &last).map_err(|error| fail("make the file", error.into()))?;
-                match &sparse {
-                    Some(sparse) => sparse.expand(&mut entry, &mut output),
-                    None => io::copy(&mut entry, &mut output).map(drop),
+                match &member.sparse {
+                    Some(sparse) => sparse.expand(data, &mut output),
+                    None => io::copy(data, &mut output).map(drop),
                 }
                 .map_err(|error| fail("copy the content", error))?;
                 attributes.apply_to_fd(&output).map_err(|(action, error)| fail(action, error.into()))
             }
             EntryType::Link => {
-                let link = entry.link_name_bytes().ok_or_else(|| self.damaged(&named, "a link to nothing"))?;
-                let first = self.target.join(self.below(Path::new(OsStr::from_bytes(&link)))?);
+                let first = self.target.join(self.below(Path::new(OsStr::from_bytes(&member.link)))?);
                 let (first_dir, first_name) = self
                     .root
                     .existing_parent(&first)?
@@ -134,12 +128,12 @@ impl Extraction<'_> {
                     .map_err(|error| fail("make the hard link", error.into()))
             }
             EntryType::Symlink => {
-                let link = entry.link_name_bytes().ok_or_else(|| self.damaged(&named, "a link to nothing"))?;
-                fs::symlinkat(&*link, &dir, &last).map_err(|error| fail("make the link", error.into()))?;
+                fs::symlinkat(member.link.as_slice(), &dir, &last)
+                    .map_err(|error| fail("make the link", error.into()))?;
                 attributes.apply_at(&dir, &last, true).map_err(|(action, error)| fail(action, error.into()))
             }
             EntryType::Char | EntryType::Block | EntryType::Fifo => {
-                let (kind, device) = device(&entry, kind).map_err(|error| self.damaged(&named, error))?;
+                let (kind, device) = device(&member.header, kind).map_err(|error| self.damaged(&named, error))?;
                 fs::mknodat(&dir, &last, kind, Mode::from_raw_mode(0o600), device)
                     .map_err(|error| fail("make the device or pipe", error.into()))?;
                 attributes.apply_at(&dir, &last, false).map_err(|(action, error)| fail(action, error.into()))
@@ -148,8 +142,8 @@ impl Extraction<'_> {
         }
     }
 
-    fn attributes(&self, entry: &Entry<'_, impl Read>, records: &BTreeMap<Vec<u8>, Vec<u8>>) -> io::Result<Attributes> {
-        let header = entry.header();
+    fn attributes(&self, member: &Member) -> io::Result<Attributes> {
+        let Member { header, records, .. } = member;
         let id = |value: u64| u32::try_from(value).map_err(|_| io::Error::other("its owner is out of range"));
         let owner = match self.options.owner {
             Ownership::Caller => None,
@@ -195,20 +189,7 @@ impl Extraction<'_> {
     }
 }
 
-/// The PAX records of a member.
-fn records(entry: &mut Entry<'_, impl Read>) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
-    let mut records = BTreeMap::new();
-    if let Some(extensions) = entry.pax_extensions()? {
-        for extension in extensions {
-            let extension = extension?;
-            records.insert(extension.key_bytes().to_vec(), extension.value_bytes().to_vec());
-        }
-    }
-    Ok(records)
-}
-
-fn device(entry: &Entry<'_, impl Read>, kind: EntryType) -> io::Result<(FileType, u64)> {
-    let header = entry.header();
+fn device(header: &Header, kind: EntryType) -> io::Result<(FileType, u64)> {
     let numbers = || -> io::Result<u64> {
         let (major, minor) = (header.device_major()?, header.device_minor()?);
         Ok(fs::makedev(major.unwrap_or(0), minor.unwrap_or(0)))

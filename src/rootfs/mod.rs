@@ -10,6 +10,7 @@ mod content;
 mod copy;
 mod extract;
 mod glob;
+mod members;
 mod remove;
 mod root;
 mod sparse;

@@ -1,20 +1,17 @@
-//! Sparse files in PAX archives as GNU tar writes them (formats 0.1 and 1.0 in the GNU tar manual, "Sparse Formats").
-//!
-//! The `tar` crate reads the old GNU format only; `tar --sparse --xattrs` writes this one.
+//! Sparse files in archives as GNU tar writes them: the old GNU format, and 0.1 and 1.0 in PAX archives (GNU tar
+//! manual, "Sparse Formats").
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::path::PathBuf;
 
-use std::ffi::OsString;
-use std::os::unix::ffi::OsStringExt;
+use tar::{GnuExtSparseHeader, Header};
 
 /// What the headers of a sparse member say.
 #[derive(Debug)]
 pub(super) struct Sparse {
     /// The member's real name.
-    pub(super) name: Option<PathBuf>,
+    pub(super) name: Option<Vec<u8>>,
     size: u64,
     /// The map, where it stands in the headers; else it stands before the data.
     map: Option<Vec<(u64, u64)>>,
@@ -39,7 +36,7 @@ impl Sparse {
             return Ok(None);
         }
         let size = get("GNU.sparse.realsize").or(get("GNU.sparse.size")).ok_or_else(|| invalid("no size"))?;
-        let name = get("GNU.sparse.name").map(|name| PathBuf::from(OsString::from_vec(name.clone())));
+        let name = get("GNU.sparse.name").cloned();
         let map = match (get("GNU.sparse.major").map(Vec::as_slice), get("GNU.sparse.map")) {
             (Some(b"1"), _) => None,
             (None, Some(map)) => {
@@ -49,6 +46,25 @@ impl Sparse {
             _ => return Err(invalid("this version of the format is not known; write it with a newer GNU tar")),
         };
         Ok(Some(Self { name, size: number(size)?, map }))
+    }
+
+    /// Reads the old format: the map stands in the header and in the blocks that follow it.
+    pub(super) fn from_header(header: &Header, reader: &mut impl Read) -> io::Result<Self> {
+        let gnu = header.as_gnu().ok_or_else(|| invalid("it needs a GNU header"))?;
+        let mut map = Vec::new();
+        for part in gnu.sparse.iter().filter(|part| !part.is_empty()) {
+            map.push((part.offset()?, part.length()?));
+        }
+        let mut more = gnu.is_extended();
+        while more {
+            let mut next = GnuExtSparseHeader::new();
+            reader.read_exact(next.as_mut_bytes())?;
+            for part in next.sparse.iter().filter(|part| !part.is_empty()) {
+                map.push((part.offset()?, part.length()?));
+            }
+            more = next.is_extended();
+        }
+        Ok(Self { name: None, size: gnu.real_size()?, map: Some(map) })
     }
 
     /// Writes the member's content from its data in the archive; what the map leaves out stays a hole.
