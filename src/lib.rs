@@ -4,6 +4,7 @@
 //! in sandboxes and keeps what they make in the `store`. `docs/architecture.md` has the picture.
 
 pub mod config;
+pub mod distro;
 pub mod sandbox;
 pub mod store;
 pub mod types;
