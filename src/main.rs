@@ -1,3 +1,5 @@
 //! The `mkosi` command; everything it does is in the library.
 
-fn main() {}
+fn main() {
+    mkosi::sandbox::hidden_entry();
+}

@@ -1,0 +1,314 @@
+//! Builds a sandbox's root file system from mount steps and moves the process into it. Runs in the sandbox's own
+//! mount namespace, in a process with a single thread. Knows nothing of commands.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+};
+
+use super::Mount;
+use super::fault::{Fault, Result, Tried, show};
+use super::overlay::{Overlay, attach, kernel_log};
+use super::sys;
+use super::tree::{Kind, Tree};
+
+/// What a root file system starts from.
+pub(super) enum Base<'a> {
+    /// An empty file system in memory; made read-only at the end unless it stays writable.
+    Empty { writable: bool },
+    /// This directory of the caller's view, with what is mounted below it.
+    Directory(&'a Path),
+}
+
+/// A mount step whose source has been opened. All sources are opened before the first mount of the new root, so
+/// that nothing can lie over the way to them.
+enum Step<'a> {
+    Tree { mount: OwnedFd, kind: Kind, target: &'a Path },
+    Overlay { overlay: Overlay, target: &'a Path },
+    Own(&'a Mount),
+}
+
+/// How mount points are found in the new root.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Links {
+    /// Symbolic links are followed, within the root.
+    Follow,
+    /// A link at the end of a target is the mount point itself: what an image's links say is not to matter.
+    MountOver,
+}
+
+/// Builds the root in the current mount namespace and makes it this process's root and working directory.
+pub(super) fn enter(base: &Base<'_>, mounts: &[Mount], links: Links) -> Result<()> {
+    rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+        .tried(|| "make the mounts of the new namespace private".to_owned())?;
+    let steps = mounts.iter().filter_map(|mount| open(mount).transpose()).collect::<Result<Vec<_>>>()?;
+    // Mounted over the old root, where no path of this process leads: `/` means the old root until pivot_root.
+    let files = filesystem("tmpfs", &[("mode", "0700")], attributes())?;
+    put_over_root(&files)?;
+    let root = match base {
+        Base::Empty { .. } => filesystem("tmpfs", &[("mode", "0755")], attributes())?,
+        Base::Directory(path) => {
+            clone(CWD, path, OpenTreeFlags::empty()).tried(|| format!("open {} as the root directory", show(path)))?
+        }
+    };
+    put_over_root(&root)?;
+    let root = rustix::fs::openat(&root, ".", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
+        .tried(|| "open the new root directory".to_owned())?;
+    let mut build = Build { tree: Tree::new(root), files, count: 0, links };
+    for step in &steps {
+        build.step(step)?;
+    }
+    build.leave_old_root()?;
+    if matches!(base, Base::Empty { writable: false }) {
+        sys::set_mount_attributes(build.tree.root().as_fd(), sys::ATTR_RDONLY, false)
+            .tried(|| "make the sandbox's root read-only".to_owned())?;
+    }
+    Ok(())
+}
+
+/// Attributes of every file system made here: device nodes made in it can't be opened.
+fn attributes() -> MountAttrFlags {
+    MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOSUID
+}
+
+/// Opens a step's sources. Nothing for an optional one that is missing.
+fn open(mount: &Mount) -> Result<Option<Step<'_>>> {
+    Ok(Some(match mount {
+        Mount::Bind { source, target, read_only, optional } => match bind(source, *read_only) {
+            Ok((mount, kind)) => Step::Tree { mount, kind, target },
+            Err(Fault::Refused { error, .. })
+                if *optional && matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENOTDIR)) =>
+            {
+                return Ok(None);
+            }
+            Err(fault) => return Err(fault),
+        },
+        Mount::Overlay { lowers, upper, target } => match (lowers.as_slice(), upper) {
+            // One layer needs no overlay, and an upper directory on nothing is just itself.
+            ([lower], None) => layer(lower, true, target)?,
+            ([], Some((upper, _))) => layer(upper, false, target)?,
+            ([], None) => {
+                return Err(Fault::Wrong(format!("could not mount an overlay of no directories on {}", show(target))));
+            }
+            (lowers, upper) => Step::Overlay { overlay: Overlay::open(lowers, upper.as_ref())?, target },
+        },
+        own => Step::Own(own),
+    }))
+}
+
+fn layer<'a>(path: &Path, read_only: bool, target: &'a Path) -> Result<Step<'a>> {
+    let (mount, kind) = bind(path, read_only)?;
+    Ok(Step::Tree { mount, kind, target })
+}
+
+/// A detached copy of the mounts at a path.
+fn clone(at: impl AsFd, path: &Path, more: OpenTreeFlags) -> rustix::io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_RECURSIVE
+        | OpenTreeFlags::AT_NO_AUTOMOUNT;
+    rustix::mount::open_tree(at, path, flags | more)
+}
+
+fn bind(source: &Path, read_only: bool) -> Result<(OwnedFd, Kind)> {
+    let what = || format!("open {} to bind it into the sandbox", show(source));
+    let mount = clone(CWD, source, OpenTreeFlags::empty()).tried_or(what, |number| match number {
+        libc::EINVAL => "it is on a mount of another mount namespace, or has mounts that may not be copied",
+        _ => "",
+    })?;
+    let stat = rustix::fs::statat(&mount, "", AtFlags::EMPTY_PATH).tried(what)?;
+    let file_type = FileType::from_raw_mode(stat.st_mode);
+    let kind = if file_type == FileType::Directory { Kind::Directory } else { Kind::File };
+    let device = matches!(file_type, FileType::CharacterDevice | FileType::BlockDevice) || source.starts_with("/dev");
+    let mut attributes = sys::ATTR_NOSUID;
+    if !device {
+        attributes |= sys::ATTR_NODEV;
+    }
+    if read_only {
+        attributes |= sys::ATTR_RDONLY;
+    }
+    sys::set_mount_attributes(mount.as_fd(), attributes, true)
+        .tried(|| format!("set the mount attributes of {}", show(source)))?;
+    Ok((mount, kind))
+}
+
+/// A new file system, mounted nowhere yet.
+fn filesystem(kind: &str, options: &[(&str, &str)], attributes: MountAttrFlags) -> Result<OwnedFd> {
+    let fs =
+        rustix::mount::fsopen(kind, FsOpenFlags::FSOPEN_CLOEXEC).tried(|| format!("start a mount of type {kind}"))?;
+    let made = options
+        .iter()
+        .try_for_each(|(key, value)| match *value {
+            "" => rustix::mount::fsconfig_set_flag(&fs, *key),
+            value => rustix::mount::fsconfig_set_string(&fs, *key, value),
+        })
+        .and_then(|()| rustix::mount::fsconfig_create(&fs))
+        .and_then(|()| rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, attributes));
+    made.tried_or(
+        || match kernel_log(&fs) {
+            log if log.is_empty() => format!("mount a file system of type {kind}"),
+            log => format!("mount a file system of type {kind} [kernel: {log}]"),
+        },
+        |number| match (kind, number) {
+            ("proc", libc::EPERM) => {
+                "parts of this /proc are hidden, as in a container: run the container privileged or with \
+                 --security-opt systempaths=unconfined"
+            }
+            _ => "",
+        },
+    )
+}
+
+fn put_over_root(mount: &OwnedFd) -> Result<()> {
+    rustix::mount::move_mount(mount, "", CWD, "/", MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).tried_or(
+        || "attach the new root file system".to_owned(),
+        |number| match number {
+            libc::EINVAL => "mkosi can't run in a chroot, where / is no mount point",
+            _ => "",
+        },
+    )
+}
+
+struct Build {
+    tree: Tree,
+    /// Holds the contents of the small files.
+    files: OwnedFd,
+    count: usize,
+    links: Links,
+}
+
+impl Build {
+    fn step(&mut self, step: &Step<'_>) -> Result<()> {
+        match step {
+            Step::Tree { mount, kind, target } => self.put(mount, target, *kind),
+            Step::Overlay { overlay, target } => {
+                let point = self.point(target, Kind::Directory)?;
+                overlay.mount(point.as_fd()).map_err(|fault| match fault {
+                    Fault::Refused { what, error, hint } => {
+                        Fault::Refused { what: format!("{what} on {}", show(target)), error, hint }
+                    }
+                    other => other,
+                })
+            }
+            Step::Own(Mount::Tmpfs { target, mode }) => {
+                let mount = filesystem("tmpfs", &[("mode", &format!("{mode:o}"))], attributes())?;
+                self.put(&mount, target, Kind::Directory)
+            }
+            Step::Own(Mount::Proc { target }) => self.proc(target),
+            Step::Own(Mount::Dev { target }) => self.dev(target),
+            Step::Own(Mount::Symlink { target, points_to }) => self.tree.symlink(target, points_to),
+            Step::Own(Mount::Directory { target, mode }) => self.tree.empty_directory(target, *mode),
+            Step::Own(Mount::File { target, contents, mode }) => self.file(target, contents, *mode),
+            Step::Own(Mount::Bind { .. } | Mount::Overlay { .. }) => Ok(()),
+        }
+    }
+
+    fn point(&mut self, target: &Path, kind: Kind) -> Result<OwnedFd> {
+        self.tree.mount_point(target, kind, self.links == Links::Follow)
+    }
+
+    fn put(&mut self, mount: &OwnedFd, target: &Path, kind: Kind) -> Result<()> {
+        let point = self.point(target, kind)?;
+        attach(mount, point.as_fd()).tried(|| format!("mount on {} in the sandbox", show(target)))
+    }
+
+    fn file(&mut self, target: &Path, contents: &[u8], mode: u32) -> Result<()> {
+        let what = || format!("write the file {} in the sandbox", show(target));
+        let name = self.count.to_string();
+        self.count += 1;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(&self.files, &name, flags, Mode::from_raw_mode(0o600)).tried(what)?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).tried(what)?;
+        std::io::Write::write_all(&mut std::fs::File::from(fd), contents).tried(what)?;
+        let mount = clone(&self.files, Path::new(&name), OpenTreeFlags::empty()).tried(what)?;
+        sys::set_mount_attributes(mount.as_fd(), sys::ATTR_RDONLY, false).tried(what)?;
+        self.put(&mount, target, Kind::File)
+    }
+
+    fn proc(&mut self, target: &Path) -> Result<()> {
+        let attributes = attributes() | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        let mount = filesystem("proc", &[], attributes)?;
+        self.put(&mount, target, Kind::Directory)?;
+        // The real root could change the kernel's settings here. In a user namespace the kernel refuses that by
+        // itself, and a /proc with parts mounted over would forbid nested sandboxes.
+        if super::userns::is_initial() {
+            for name in ["sys", "sysrq-trigger", "irq", "bus"] {
+                let path = target.join(name);
+                let what = || format!("make {} read-only in the sandbox", show(&path));
+                let Ok(point) = self.tree.open(&path) else { continue };
+                let mount = clone(&point, Path::new(""), OpenTreeFlags::AT_EMPTY_PATH).tried(what)?;
+                sys::set_mount_attributes(mount.as_fd(), sys::ATTR_RDONLY, true).tried(what)?;
+                attach(&mount, point.as_fd()).tried(what)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn dev(&mut self, target: &Path) -> Result<()> {
+        let mount = filesystem("tmpfs", &[("mode", "0755")], attributes() | MountAttrFlags::MOUNT_ATTR_NOEXEC)?;
+        self.put(&mount, target, Kind::Directory)?;
+        for name in ["null", "zero", "full", "random", "urandom", "tty"] {
+            let (mount, kind) = bind(&Path::new("/dev").join(name), false)?;
+            self.put(&mount, &target.join(name), kind)?;
+        }
+        for (name, points_to) in [
+            ("fd", "/proc/self/fd"),
+            ("stdin", "/proc/self/fd/0"),
+            ("stdout", "/proc/self/fd/1"),
+            ("stderr", "/proc/self/fd/2"),
+            ("core", "/proc/kcore"),
+            ("ptmx", "pts/ptmx"),
+        ] {
+            self.tree.symlink(&target.join(name), Path::new(points_to))?;
+        }
+        let options = [("newinstance", ""), ("ptmxmode", "0666"), ("mode", "0620"), ("gid", "5")];
+        let attributes = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        // The group of terminals may have no number in a small user namespace.
+        let mount = filesystem("devpts", &options, attributes)
+            .or_else(|_| filesystem("devpts", options.get(..3).unwrap_or_default(), attributes))?;
+        self.put(&mount, &target.join("pts"), Kind::Directory)?;
+        let mount = filesystem("tmpfs", &[("mode", "1777")], self::attributes())?;
+        self.put(&mount, &target.join("shm"), Kind::Directory)
+    }
+
+    /// Makes the new root the root of the namespace and drops everything else (see `pivot_root(2)`, `"."` twice).
+    fn leave_old_root(&self) -> Result<()> {
+        rustix::process::fchdir(self.tree.root()).tried(|| "enter the new root directory".to_owned())?;
+        rustix::process::pivot_root(".", ".").tried_or(
+            || "make the new root file system the root".to_owned(),
+            |number| match number {
+                libc::EINVAL => "mkosi can't run in a chroot or from an initial RAM file system",
+                _ => "",
+            },
+        )?;
+        rustix::mount::unmount(".", UnmountFlags::DETACH).tried(|| "detach the old root".to_owned())?;
+        rustix::process::chdir("/").tried(|| "enter the new root directory".to_owned())
+    }
+}
+
+/// Makes the mount points that these steps need in a directory tree, before any namespace is entered. The tree
+/// remembers what it had to make.
+pub(super) fn prepare(root: OwnedFd, points: &[(PathBuf, Kind)]) -> Result<Tree> {
+    let mut tree = Tree::new(root);
+    for (path, kind) in points {
+        if let Err(fault) = tree.mount_point(path, *kind, false) {
+            tree.remove_made();
+            return Err(fault);
+        }
+    }
+    Ok(tree)
+}
+
+/// Whether a path of the tree, taken without its last symbolic link, is there.
+pub(super) fn exists(tree: &Tree, path: &Path) -> bool {
+    !matches!(tree.open_nofollow(path), Err(Errno::NOENT))
+}
+
+/// A short name of an open file that other programs of this process's view understand.
+pub(super) fn by_number(fd: &impl AsRawFd) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
+}

@@ -1,0 +1,248 @@
+//! Opening and making paths below a root without ever leaving it, whatever symbolic links lie in the way. Knows
+//! nothing of mounts.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::fault::{Fault, Result, Tried, show};
+
+/// What a path is to be when it has to be made.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Directory,
+    File,
+}
+
+/// A root directory that paths are resolved in.
+pub(super) struct Tree {
+    root: OwnedFd,
+    /// Paths that were made, in order, when somebody wants to know.
+    pub(super) made: Vec<(PathBuf, Kind)>,
+}
+
+impl Tree {
+    pub(super) fn new(root: OwnedFd) -> Self {
+        Self { root, made: Vec::new() }
+    }
+
+    pub(super) fn root(&self) -> &OwnedFd {
+        &self.root
+    }
+
+    /// Opens an existing path, following symbolic links within the root.
+    pub(super) fn open(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        self.open_with(path, OFlags::PATH)
+    }
+
+    /// Opens an existing path, but the last component's symbolic link itself.
+    pub(super) fn open_nofollow(&self, path: &Path) -> rustix::io::Result<OwnedFd> {
+        self.open_with(path, OFlags::PATH | OFlags::NOFOLLOW)
+    }
+
+    pub(super) fn open_with(&self, path: &Path, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+        let inside = path.strip_prefix("/").unwrap_or(path);
+        let inside = if inside.as_os_str().is_empty() { Path::new(".") } else { inside };
+        // The kernel gives EAGAIN when something was renamed meanwhile and it can't tell whether a `..` left the root.
+        let mut tries = 0;
+        loop {
+            let flags = flags | OFlags::CLOEXEC;
+            match rustix::fs::openat2(&self.root, inside, flags, Mode::empty(), ResolveFlags::IN_ROOT) {
+                Err(Errno::AGAIN) if tries < 100 => tries += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// The directory that a path lies in and the path's last name. Missing directories are made with mode 0755.
+    pub(super) fn parent(&mut self, path: &Path) -> Result<(OwnedFd, OsString)> {
+        let name = path
+            .file_name()
+            .ok_or_else(|| Fault::Wrong(format!("{} can't be made: it has no last name", show(path))))?
+            .to_owned();
+        let parent = self.directory(path.parent().unwrap_or(Path::new("/")))?;
+        Ok((parent, name))
+    }
+
+    /// Opens a directory; it and its parents are made with mode 0755 when they are missing.
+    pub(super) fn directory(&mut self, path: &Path) -> Result<OwnedFd> {
+        let what = || format!("open the directory {} in the sandbox", show(path));
+        match self.open_with(path, OFlags::PATH | OFlags::DIRECTORY) {
+            Ok(fd) => return Ok(fd),
+            Err(Errno::NOENT) => {}
+            Err(error) => return Err(error).tried(what),
+        }
+        let mut at = self.open(Path::new("/")).tried(what)?;
+        let mut sofar = PathBuf::from("/");
+        for component in path.components() {
+            match component {
+                Component::RootDir | Component::CurDir => continue,
+                Component::Normal(name) => sofar.push(name),
+                Component::ParentDir | Component::Prefix(_) => {
+                    return Err(Fault::Wrong(format!("{} can't be made: it has a `..`", show(path))));
+                }
+            }
+            at = match self.open_with(&sofar, OFlags::PATH | OFlags::DIRECTORY) {
+                Ok(fd) => fd,
+                Err(Errno::NOENT) => self.make_directory(&at, &sofar, 0o755)?,
+                Err(error) => return Err(error).tried(what),
+            };
+        }
+        Ok(at)
+    }
+
+    fn make_directory(&mut self, parent: impl AsFd, path: &Path, mode: u32) -> Result<OwnedFd> {
+        let what = || format!("make the directory {} in the sandbox", show(path));
+        let name = path.file_name().unwrap_or(OsStr::new("."));
+        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)).tried_or(what, |number| match number {
+            libc::EEXIST => "a symbolic link that points to nothing is in its place",
+            _ => "",
+        })?;
+        self.made.push((path.to_owned(), Kind::Directory));
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&parent, name, flags, Mode::empty()).tried(what)
+    }
+
+    /// Opens a path as a mount point of this kind, and makes an empty one when it is missing.
+    ///
+    /// With `follow`, a symbolic link at the end is followed in the root; otherwise it is the mount point itself.
+    pub(super) fn mount_point(&mut self, path: &Path, kind: Kind, follow: bool) -> Result<OwnedFd> {
+        let found = if follow { self.open(path) } else { self.open_nofollow(path) };
+        match found {
+            Ok(fd) => {
+                let stat = rustix::fs::fstat(&fd).tried(|| format!("look at {} in the sandbox", show(path)))?;
+                let is_directory = FileType::from_raw_mode(stat.st_mode) == FileType::Directory;
+                if is_directory == (kind == Kind::Directory) {
+                    return Ok(fd);
+                }
+                let (is, wanted) =
+                    if is_directory { ("a directory", "a file") } else { ("not a directory", "a directory") };
+                Err(Fault::Wrong(format!(
+                    "could not mount on {} in the sandbox: it is {is}, and what is to be mounted is {wanted}",
+                    show(path)
+                )))
+            }
+            Err(Errno::NOENT) => {
+                let (parent, name) = self.parent(path)?;
+                match kind {
+                    Kind::Directory => self.make_directory(parent, path, 0o755),
+                    Kind::File => self.make_file(parent, path, &name),
+                }
+            }
+            Err(error) => Err(error).tried(|| format!("open the mount point {} in the sandbox", show(path))),
+        }
+    }
+
+    fn make_file(&mut self, parent: OwnedFd, path: &Path, name: &OsStr) -> Result<OwnedFd> {
+        let what = || format!("make the mount point {} in the sandbox", show(path));
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)).tried_or(what, |number| match number {
+            libc::EEXIST => "a symbolic link that points to nothing is in its place",
+            _ => "",
+        })?;
+        self.made.push((path.to_owned(), Kind::File));
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        rustix::fs::openat(&parent, name, flags, Mode::empty()).tried(what)
+    }
+
+    /// Makes a directory with this mode, or gives an existing one this mode.
+    pub(super) fn empty_directory(&mut self, path: &Path, mode: u32) -> Result<()> {
+        let what = || format!("set the mode of {} in the sandbox", show(path));
+        self.directory(path)?;
+        let fd = self.open_with(path, OFlags::RDONLY | OFlags::DIRECTORY).tried(what)?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode)).tried(what)
+    }
+
+    /// Makes a symbolic link. One that is there already with the same text is right.
+    pub(super) fn symlink(&mut self, path: &Path, points_to: &Path) -> Result<()> {
+        let (parent, name) = self.parent(path)?;
+        match rustix::fs::symlinkat(points_to, &parent, &name) {
+            Err(Errno::EXIST)
+                if rustix::fs::readlinkat(&parent, &name, Vec::new())
+                    .is_ok_and(|text| text.as_bytes() == points_to.as_os_str().as_encoded_bytes()) =>
+            {
+                Ok(())
+            }
+            other => other.tried_or(
+                || format!("make the symbolic link {} -> {} in the sandbox", show(path), show(points_to)),
+                |number| if number == libc::EEXIST { "something else is in its place" } else { "" },
+            ),
+        }
+    }
+
+    /// Removes what was made, the last first. What is no longer empty stays.
+    pub(super) fn remove_made(&mut self) {
+        for (path, kind) in std::mem::take(&mut self.made).into_iter().rev() {
+            let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
+            let Ok(parent) = self.open_with(parent, OFlags::PATH | OFlags::DIRECTORY) else { continue };
+            let _ = match kind {
+                Kind::Directory => rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR),
+                Kind::File => match rustix::fs::statat(&parent, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) if stat.st_size == 0 => rustix::fs::unlinkat(&parent, name, AtFlags::empty()),
+                    _ => Ok(()),
+                },
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    fn tree(path: &Path) -> Tree {
+        Tree::new(rustix::fs::open(path, OFlags::PATH | OFlags::DIRECTORY, Mode::empty()).unwrap())
+    }
+
+    #[test]
+    fn links_stay_in_the_root() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir_all(root.join("inside")).unwrap();
+        symlink("/inside", root.join("absolute")).unwrap();
+        symlink("../../../../inside", root.join("relative")).unwrap();
+        let mut tree = tree(&root);
+        tree.mount_point(Path::new("/absolute/a/b"), Kind::Directory, true).unwrap();
+        tree.mount_point(Path::new("/relative/c"), Kind::File, true).unwrap();
+        assert!(root.join("inside/a/b").is_dir());
+        assert!(root.join("inside/c").is_file());
+        tree.remove_made();
+        assert_eq!(std::fs::read_dir(root.join("inside")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_link_to_nothing_is_an_error_and_makes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        symlink("/nowhere", dir.path().join("link")).unwrap();
+        let mut tree = tree(dir.path());
+        let error = tree.mount_point(Path::new("/link/x"), Kind::Directory, true).err().unwrap().to_string();
+        assert!(error.contains("/link") && error.contains("points to nothing"), "{error}");
+        assert!(!dir.path().join("nowhere").exists());
+    }
+
+    #[test]
+    fn what_is_no_longer_empty_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tree = tree(dir.path());
+        tree.mount_point(Path::new("/a/b"), Kind::Directory, true).unwrap();
+        std::fs::write(dir.path().join("a/kept"), "x").unwrap();
+        tree.remove_made();
+        assert!(dir.path().join("a/kept").exists());
+        assert!(!dir.path().join("a/b").exists());
+    }
+
+    #[test]
+    fn modes_and_links_are_as_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut tree = tree(dir.path());
+        tree.empty_directory(Path::new("/t"), 0o1777).unwrap();
+        assert_eq!(std::fs::metadata(dir.path().join("t")).unwrap().mode() & 0o7777, 0o1777);
+        tree.symlink(Path::new("/l"), Path::new("t")).unwrap();
+        tree.symlink(Path::new("/l"), Path::new("t")).unwrap();
+        assert!(tree.symlink(Path::new("/l"), Path::new("other")).is_err());
+    }
+}
