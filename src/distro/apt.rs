@@ -139,6 +139,9 @@ DPkg::Use-Pty "false";
 quiet "1";
 "#;
 
+/// The words of apt's methods for a file that the other side doesn't have: of http(s), of file and copy.
+pub(super) const NOT_THERE: [&str; 4] = [" 404 ", " 410 ", "File not found", "No such file"];
+
 /// The environment of every tool here: the same on every host.
 pub(super) fn environment() -> BTreeMap<String, String> {
     let pairs = [

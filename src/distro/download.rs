@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use super::apt::Apt;
+use super::apt::{Apt, NOT_THERE};
 use super::{Cx, Error, Package, Repositories};
 use crate::sandbox::Mount;
 
@@ -98,7 +98,7 @@ fn is_gone(stderr: &str, package: &Package) -> bool {
     let path = package.uri.split_once(':').map_or(package.uri.as_str(), |(_, path)| path);
     stderr.lines().any(|line| {
         line.contains(path)
-            && [" 404 ", " 410 ", "File not found", "No such file"].iter().any(|sign| line.contains(sign))
+            && NOT_THERE.iter().any(|sign| line.contains(sign))
     })
 }
 

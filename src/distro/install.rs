@@ -183,6 +183,11 @@ impl<'a> Work<'a> {
             mounts.push(Mount::Bind { source, target, read_only: true, optional: false });
         }
         mounts.push(self.root.clone());
+        // dpkg looks up the owners of files in the users of the system that it runs on.
+        for name in ["passwd", "group"] {
+            let (target, points_to) = (Path::new("/etc").join(name), Path::new("/buildroot/etc").join(name));
+            mounts.push(Mount::Symlink { target, points_to });
+        }
         if apivfs {
             let path = |name: &str| Path::new("/buildroot").join(name);
             mounts.push(Mount::Proc { target: path("proc") });

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::apt::Apt;
+use super::apt::{Apt, NOT_THERE};
 use super::{Cx, Error, Repositories};
 
 /// What a synchronisation left behind.
@@ -58,12 +58,15 @@ pub fn sync(cx: &mut Cx<'_>, repositories: &Repositories, out: &Path) -> Result<
     Ok(SyncInfo { warnings })
 }
 
-/// The optional suites that apt found no release file for. apt says so in one line per suite:
-/// `E: The repository 'URI SUITE Release' does not have a Release file.` (or `… is not signed.` without any).
+/// The optional suites that the mirror doesn't have. apt says so in one line per suite, `E: The repository 'URI SUITE
+/// Release' does not have a Release file.`, or, where no signature is asked for, by the lists that it can't fetch.
 fn missing_suites(stderr: &str, repositories: &Repositories) -> BTreeSet<usize> {
     let lacks = |uri: &str, suite: &str| {
-        let named = format!("'{uri} {suite} ");
-        stderr.lines().any(|l| l.contains(&named) && l.contains("does not have a Release file"))
+        let (named, below) = (format!("'{uri} {suite} "), format!("Failed to fetch {uri}/dists/{suite}/"));
+        stderr.lines().any(|line| {
+            let release = line.contains(&named) && line.contains("does not have a Release file");
+            release || (line.contains(&below) && NOT_THERE.iter().any(|sign| line.contains(sign)))
+        })
     };
     let sources = repositories.sources.iter().enumerate();
     sources.filter(|(_, s)| s.optional && lacks(&s.uri, &s.suite)).map(|(index, _)| index).collect()
