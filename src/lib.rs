@@ -7,6 +7,7 @@ pub mod config;
 pub mod plan;
 pub mod output;
 pub mod rootfs;
+pub mod distro;
 pub mod sandbox;
 pub mod store;
 pub mod types;

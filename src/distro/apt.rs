@@ -1,0 +1,236 @@
+//! Runs apt in a sandbox on a configuration, state and cache of its own.
+//!
+//! Everything lies under `/apt` there: `apt.conf` (named by `APT_CONFIG`), `etc` in place of `/etc/apt`, `lists`,
+//! `cache` and `status`. So nothing of the host's `/etc/apt` or `/var/lib` is read, hooks included.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use super::{Cx, Error, Repositories};
+use crate::sandbox::{Exit, Input, Mount, Output, Spec};
+
+/// One run of a program of apt.
+pub(super) struct Apt<'a> {
+    /// The repositories.
+    pub repositories: &'a Repositories,
+    /// The text of the `.sources` file.
+    pub sources: &'a str,
+    /// A directory on the host for `/apt/lists`.
+    pub lists: &'a Path,
+    /// Whether the lists are changed: then the host's network is shared too.
+    pub update: bool,
+    /// A directory on the host for `/apt/cache`.
+    pub cache: &'a Path,
+    /// The contents of dpkg's status file.
+    pub status: &'a str,
+    /// Whether recommended packages are installed.
+    pub recommends: bool,
+}
+
+/// What a program printed and how it ended.
+pub(super) struct Printed {
+    pub exit: Exit,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Printed {
+    /// The lines of an explanation: what stands on standard error, `W:` and `N:` lines after the errors.
+    pub fn errors(&self) -> String {
+        let lines = || self.stderr.lines().map(str::trim).filter(|l| !l.is_empty());
+        let errors: Vec<&str> = lines().filter(|l| l.starts_with("E:") || l.starts_with("Err:")).collect();
+        if errors.is_empty() { lines().collect::<Vec<_>>().join("\n") } else { errors.join("\n") }
+    }
+}
+
+impl Apt<'_> {
+    /// Runs it; what it prints on standard error goes to the log as well.
+    pub fn run<S: AsRef<str>>(&self, cx: &mut Cx<'_>, argv: &[S]) -> Result<Printed, Error> {
+        let mut mounts = cx.tools.clone();
+        mounts.extend(self.mounts());
+        let mut env = environment();
+        env.insert("APT_CONFIG".to_owned(), "/apt/apt.conf".to_owned());
+        if self.update {
+            env.extend(cx.network_environment.clone());
+            mounts.extend(network_mounts());
+        }
+        let argv: Vec<String> = argv.iter().map(|a| a.as_ref().to_owned()).collect();
+        let spec = Spec { argv, env, mounts, network: self.update, ..Spec::default() };
+        run(cx, &spec)
+    }
+
+    fn mounts(&self) -> Vec<Mount> {
+        let bind = |source: &Path, target: &str, read_only| Mount::Bind {
+            source: source.to_owned(),
+            target: PathBuf::from(target),
+            read_only,
+            optional: false,
+        };
+        let mut mounts = standard_mounts();
+        mounts.extend(self.repositories.mounts.iter().cloned());
+        for directory in ["", "sources.list.d", "preferences.d", "apt.conf.d", "auth.conf.d", "trusted.gpg.d"] {
+            mounts.push(Mount::Directory { target: Path::new("/apt/etc").join(directory), mode: 0o755 });
+        }
+        mounts.push(Mount::Directory { target: PathBuf::from("/apt/state"), mode: 0o755 });
+        for (path, contents) in &self.repositories.files {
+            mounts.push(file(&format!("/apt/etc/{path}"), contents));
+        }
+        mounts.push(file("/apt/etc/sources.list.d/mkosi.sources", self.sources.as_bytes()));
+        mounts.push(file("/apt/apt.conf", self.configuration().as_bytes()));
+        mounts.push(file("/apt/status", self.status.as_bytes()));
+        mounts.push(bind(self.lists, "/apt/lists", !self.update));
+        mounts.push(bind(self.cache, "/apt/cache", false));
+        mounts
+    }
+
+    /// The text of `apt.conf`. What the reference sets on the command line stands here.
+    fn configuration(&self) -> String {
+        let architecture = self.repositories.target.architecture.debian();
+        let mut text =
+            format!("APT::Architecture \"{architecture}\";\nAPT::Architectures {{ \"{architecture}\"; }};\n");
+        let flag = |name: &str, on: bool| format!("{name} \"{on}\";\n");
+        text.push_str(&flag("APT::Install-Recommends", self.recommends));
+        text.push_str(CONFIGURATION);
+        let unchecked = !self.repositories.key_check;
+        text.push_str(&flag("Acquire::AllowInsecureRepositories", unchecked));
+        text.push_str(&flag("Acquire::AllowDowngradeToInsecureRepositories", unchecked));
+        text.push_str(&flag("APT::Get::AllowUnauthenticated", unchecked));
+        for line in &self.repositories.acquire {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// Settings that are the same for every run. The lists stay uncompressed: a solver run reads them two to three times
+/// and is half a second faster so. `ForceEssential` keeps apt itself out of the essential set, `Dir::Etc` and the
+/// rest keep the host's files out of sight, hooks included.
+const CONFIGURATION: &str = r#"Dir "/apt/";
+Dir::Etc "/apt/etc";
+Dir::Etc::parts "/apt/etc/apt.conf.d";
+Dir::Etc::sourcelist "/dev/null";
+Dir::Etc::sourceparts "/apt/etc/sources.list.d";
+Dir::State "/apt/state";
+Dir::State::lists "/apt/lists";
+Dir::State::status "/apt/status";
+Dir::State::extended_states "/apt/state/extended_states";
+Dir::Cache "/apt/cache";
+Dir::Log "/tmp";
+Dir::Bin::methods "/usr/lib/apt/methods";
+Dir::Bin::solvers { "/usr/lib/apt/solvers"; };
+Dir::Bin::planners { "/usr/lib/apt/planners"; };
+APT::Sandbox::User "root";
+APT::Get::Assume-Yes "true";
+APT::Get::Show-Versions "false";
+APT::Color "false";
+pkgCacheGen::ForceEssential ",";
+Acquire::Languages "none";
+Acquire::ForceHash "SHA256";
+Acquire::GzipIndexes "false";
+Acquire::AllowReleaseInfoChange "true";
+Acquire::Check-Valid-Until "false";
+Acquire::Retries "3";
+Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
+Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
+Debug::NoLocking "true";
+DPkg::Use-Pty "false";
+quiet "1";
+"#;
+
+/// The words of apt's methods for a file that the other side doesn't have: of http(s), of file and copy.
+pub(super) const NOT_THERE: [&str; 4] = [" 404 ", " 410 ", "File not found", "No such file"];
+
+/// The environment of every tool here: the same on every host.
+pub(super) fn environment() -> BTreeMap<String, String> {
+    let pairs = [
+        ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
+        ("LC_ALL", "C.UTF-8"),
+        ("HOME", "/root"),
+        ("TMPDIR", "/tmp"),
+        ("DEBIAN_FRONTEND", "noninteractive"),
+        ("DEBCONF_INTERACTIVE_SEEN", "true"),
+    ];
+    pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
+
+/// What every program needs besides the tools.
+pub(super) fn standard_mounts() -> Vec<Mount> {
+    let path = PathBuf::from;
+    vec![
+        Mount::Tmpfs { target: path("/tmp"), mode: 0o1777 },
+        Mount::Proc { target: path("/proc") },
+        Mount::Dev { target: path("/dev") },
+    ]
+}
+
+/// What a program needs to resolve names and to trust certificates.
+fn network_mounts() -> Vec<Mount> {
+    let names = ["resolv.conf", "hosts", "nsswitch.conf", "gai.conf", "ssl", "ca-certificates", "pki"];
+    let mount = |name: &str| {
+        let path = Path::new("/etc").join(name);
+        // A symbolic link (systemd-resolved's) would point out of the sandbox.
+        let source = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        Mount::Bind { source, target: path, read_only: true, optional: true }
+    };
+    names.into_iter().map(mount).collect()
+}
+
+/// A small file with these contents.
+pub(super) fn file(path: &str, contents: &[u8]) -> Mount {
+    Mount::File { target: PathBuf::from(path), contents: contents.to_vec(), mode: 0o644 }
+}
+
+/// Runs a specification, collects what it prints, and copies standard error to the log.
+pub(super) fn run(cx: &mut Cx<'_>, spec: &Spec) -> Result<Printed, Error> {
+    let mut stdout = Vec::new();
+    let mut stderr = Tee { kept: Vec::new(), log: &mut *cx.log };
+    let exit = spec.run(Input::Null, Output::Split(&mut stdout, &mut stderr), cx.cancel)?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let printed = Printed { exit, stderr: text(&stderr.kept), stdout: text(&stdout) };
+    missing_tool(spec, &printed)?;
+    Ok(printed)
+}
+
+/// Runs a specification with all that it prints on the log, and keeps the end of that.
+pub(super) fn run_logged(cx: &mut Cx<'_>, spec: &Spec) -> Result<Printed, Error> {
+    let mut all = Tee { kept: Vec::new(), log: &mut *cx.log };
+    let exit = spec.run(Input::Null, Output::Merged(&mut all), cx.cancel)?;
+    let printed = Printed { exit, stdout: String::new(), stderr: String::from_utf8_lossy(&all.kept).into_owned() };
+    missing_tool(spec, &printed)?;
+    Ok(printed)
+}
+
+/// By the convention of shells, 127 says that the program was not found.
+fn missing_tool(spec: &Spec, printed: &Printed) -> Result<(), Error> {
+    if printed.exit != Exit::Code(127) {
+        return Ok(());
+    }
+    let tool = spec.argv.first().map(String::as_str).unwrap_or_default();
+    let tool = printed
+        .stderr
+        .lines()
+        .find_map(|l| Some(l.split_once(": not found")?.0.rsplit(' ').next()?.trim_matches(':').to_owned()))
+        .unwrap_or_else(|| tool.to_owned());
+    let package = if tool.starts_with("dpkg") { "dpkg" } else { "apt" };
+    Err(Error::MissingTool { tool, package: package.to_owned() })
+}
+
+struct Tee<'a> {
+    kept: Vec<u8>,
+    log: &'a mut (dyn Write + Send),
+}
+
+impl Write for Tee<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.kept.extend_from_slice(bytes);
+        // A log that can't be written is no reason to stop.
+        let _ = self.log.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.log.flush()
+    }
+}

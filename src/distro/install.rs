@@ -1,0 +1,398 @@
+//! Installs and removes packages in a tree with the host's dpkg and apt, which run the packages' own scripts in a
+//! chroot of the tree.
+//!
+//! The minimal tree can't be installed by dpkg alone: the first scripts would find no shell. So its packages are
+//! unpacked first without scripts, as debootstrap does, and then installed over themselves. Nothing here has the
+//! network.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::apt::{Printed, environment, file, run_logged, standard_mounts};
+use super::deb::Deb;
+use super::{Cx, Error, Package, Repositories, Target, pool_path};
+use crate::sandbox::{Mount, Spec};
+
+/// How packages are installed.
+#[derive(Clone, Debug)]
+pub struct InstallOptions {
+    /// What is built.
+    pub target: Target,
+    /// `WithDocs=`: whether documentation is unpacked. Copyright files always are.
+    pub docs: bool,
+    /// `SOURCE_DATE_EPOCH` of the packages' scripts (the day of the last password change stands in /etc/shadow for
+    /// one); without it, the time at which the newest of the packages was built.
+    pub epoch: Option<u64>,
+    /// More variables for the packages' scripts.
+    pub environment: BTreeMap<String, String>,
+    /// Components for the sources file of an image that gets apt: those of `Repositories=`.
+    pub components: Vec<String>,
+}
+
+impl InstallOptions {
+    /// The defaults for a target.
+    pub fn new(target: &Target) -> Self {
+        let (environment, components) = (BTreeMap::new(), Vec::new());
+        Self { target: target.clone(), docs: true, epoch: None, environment, components }
+    }
+}
+
+/// What `WithDocs=no` leaves out, but for copyright files.
+pub(super) const DOCS: [&str; 5] =
+    ["usr/share/doc/*", "usr/share/man/*", "usr/share/groff/*", "usr/share/gtk-doc/*", "usr/share/info/*"];
+
+/// Makes the minimal tree: `root` is a mount at `/buildroot` that takes the changes, on nothing or on trees that
+/// are to lie below (skeleton trees). `packages` is [`super::Resolution::base`].
+///
+/// # Errors
+/// When a package is missing in the pool, or dpkg or a script fails.
+pub fn install_base(
+    cx: &mut Cx<'_>,
+    root: Mount,
+    pool: &Path,
+    packages: &[Package],
+    options: &InstallOptions,
+) -> Result<(), Error> {
+    let work = Work::new(root, pool, packages, options)?;
+    work.run(cx, "unpacking the base", &work.bootstrap_script(), false)?;
+    work.run(cx, "installing the base", &work.install_script()?, true)
+}
+
+/// Installs packages on a tree, as [`super::Resolution::packages`] or `build` has them.
+///
+/// # Errors
+/// As [`install_base`].
+pub fn install(
+    cx: &mut Cx<'_>,
+    root: Mount,
+    pool: &Path,
+    packages: &[Package],
+    options: &InstallOptions,
+) -> Result<(), Error> {
+    if packages.is_empty() {
+        return Ok(());
+    }
+    let work = Work::new(root, pool, packages, options)?;
+    work.run(cx, "installing packages", &work.install_script()?, true)
+}
+
+/// Purges packages from a tree, and with them the automatically installed ones that nothing needs any more.
+///
+/// # Errors
+/// When a package is unknown, or apt, dpkg or a script fails.
+pub fn remove(cx: &mut Cx<'_>, root: Mount, names: &[String], options: &InstallOptions) -> Result<(), Error> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let work = Work { root, debs: Vec::new(), packages: &[], options };
+    let names: BTreeSet<&String> = names.iter().collect();
+    let names: Vec<String> = names.into_iter().map(|n| quote(n)).collect();
+    let architecture = options.target.architecture.debian();
+    let settings: String = [
+        "Dir::Etc=/apt/etc",
+        "Dir::Etc::parts=/apt/etc",
+        "Dir::State=/apt/state",
+        "Dir::State::lists=/apt/lists",
+        "Dir::State::status=/buildroot/var/lib/dpkg/status",
+        "Dir::State::extended_states=/buildroot/var/lib/apt/extended_states",
+        "Dir::Cache=/tmp/apt",
+        "Dir::Log=/tmp",
+        "APT::Sandbox::User=root",
+        "APT::Get::Assume-Yes=true",
+        "APT::Get::AutomaticRemove=true",
+        "APT::Get::Allow-Remove-Essential=true",
+        "APT::Get::Allow-Change-Held-Packages=true",
+        "Debug::NoLocking=true",
+        "DPkg::Use-Pty=false",
+        "pkgCacheGen::ForceEssential=,",
+        "quiet=1",
+    ]
+    .iter()
+    .map(|s| format!(" -o {s}"))
+    .collect();
+    let dpkg: String = work.dpkg().iter().map(|o| format!(" -o {}", quote(&format!("DPkg::Options::={o}")))).collect();
+    let script = format!(
+        "{PROLOGUE}mkdir -p /tmp/apt/archives/partial $R/var/lib/apt\n\
+         apt-get -o APT::Architecture={architecture} -o APT::Architectures={architecture}{settings}{dpkg} purge -- {}\n\
+         {EPILOGUE}",
+        names.join(" ")
+    );
+    work.run(cx, "removing packages", &script, true)
+}
+
+/// One change of a tree.
+struct Work<'a> {
+    root: Mount,
+    /// The packages' files as the sandbox sees them, and what is in them.
+    debs: Vec<(PathBuf, Deb)>,
+    packages: &'a [Package],
+    options: &'a InstallOptions,
+}
+
+/// `policy-rc.d` keeps scripts from starting services (invoke-rc.d(8)).
+const PROLOGUE: &str = "set -eu
+umask 022
+R=/buildroot
+mkdir -p $R/usr/sbin
+printf '#!/bin/sh\\nexit 101\\n' >$R/usr/sbin/policy-rc.d
+chmod 755 $R/usr/sbin/policy-rc.d
+had_id=; if [ -s $R/etc/machine-id ]; then had_id=yes; fi
+";
+
+/// Takes away what differs between two runs or belongs to the machine that built: logs, caches, locks, backups of
+/// databases, and an identity that a script made. Ubuntu ships a link that turns off systemd's partition discovery,
+/// which images need.
+const EPILOGUE: &str = r#"rm -f $R/usr/sbin/policy-rc.d $R/etc/systemd/system-generators/systemd-gpt-auto-generator
+cd $R/var
+rm -f log/alternatives.log log/dpkg.log log/bootstrap.log log/fontconfig.log cache/ldconfig/aux-cache
+rm -f cache/debconf/*-old lib/dpkg/*-old lib/dpkg/lock lib/dpkg/lock-frontend lib/dpkg/triggers/Lock
+rm -rf log/apt
+cd $R/etc
+rm -f .pwd.lock passwd- group- shadow- gshadow- subuid- subgid-
+if [ -z "$had_id" ] && [ -s machine-id ]; then
+    rm -f machine-id ../var/lib/dbus/machine-id
+    echo uninitialized >machine-id
+    chmod 444 machine-id
+fi
+"#;
+
+impl<'a> Work<'a> {
+    fn new(root: Mount, pool: &Path, packages: &'a [Package], options: &'a InstallOptions) -> Result<Self, Error> {
+        use rayon::prelude::*;
+        let open = |package: &Package| {
+            let path = pool_path(pool, package);
+            if !path.exists() {
+                let why = "it is not there".to_owned();
+                return Err(Error::Pool { path, package: package.filename.clone(), why });
+            }
+            Ok((Path::new("/apt/pool").join(&package.filename), Deb::open(&path)?))
+        };
+        let debs = packages.par_iter().map(open).collect::<Result<Vec<_>, Error>>()?;
+        Ok(Self { root, debs, packages, options })
+    }
+
+    /// Runs a shell script with the tree at `/buildroot`, with or without the kernel's file systems in it.
+    fn run(&self, cx: &mut Cx<'_>, what: &str, script: &str, apivfs: bool) -> Result<(), Error> {
+        let mut mounts = cx.tools.clone();
+        mounts.extend(standard_mounts());
+        for directory in ["/apt/etc", "/apt/lists", "/apt/state", "/apt/pool"] {
+            mounts.push(Mount::Directory { target: PathBuf::from(directory), mode: 0o755 });
+        }
+        for (target, deb) in &self.debs {
+            let (source, target) = (deb.path.clone(), target.clone());
+            mounts.push(Mount::Bind { source, target, read_only: true, optional: false });
+        }
+        mounts.push(self.root.clone());
+        // dpkg looks up the owners of files in the users of the system that it runs on.
+        for name in ["passwd", "group"] {
+            let (target, points_to) = (Path::new("/etc").join(name), Path::new("/buildroot/etc").join(name));
+            mounts.push(Mount::Symlink { target, points_to });
+        }
+        if apivfs {
+            let path = |name: &str| Path::new("/buildroot").join(name);
+            mounts.push(Mount::Proc { target: path("proc") });
+            mounts.push(Mount::Dev { target: path("dev") });
+            mounts.push(Mount::Tmpfs { target: path("tmp"), mode: 0o1777 });
+            mounts.push(Mount::Tmpfs { target: path("run"), mode: 0o755 });
+        }
+        mounts.push(file("/apt/script", script.as_bytes()));
+        let mut env = environment();
+        let newest = self.debs.iter().map(|(_, deb)| deb.timestamp).max();
+        if let Some(epoch) = self.options.epoch.or(newest) {
+            env.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string());
+        }
+        env.extend(self.options.environment.clone());
+        let argv = vec!["sh".to_owned(), "/apt/script".to_owned()];
+        let spec = Spec { argv, env, mounts, ..Spec::default() };
+        let printed = run_logged(cx, &spec)?;
+        if printed.exit.success() { Ok(()) } else { Err(failure(what, &printed)) }
+    }
+
+    /// dpkg's options for every run.
+    fn dpkg(&self) -> Vec<String> {
+        let mut options: Vec<String> = [
+            "--root=/buildroot",
+            "--log=/dev/null",
+            "--force-unsafe-io",
+            "--force-architecture",
+            "--force-confdef",
+            "--force-confold",
+            "--no-debsig",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        if !self.options.docs {
+            options.extend(DOCS.iter().map(|glob| format!("--path-exclude=/{glob}")));
+            options.push("--path-include=/usr/share/doc/*/copyright".to_owned());
+        }
+        options
+    }
+
+    /// Unpacks every package without running anything of it, several at once.
+    fn bootstrap_script(&self) -> String {
+        let mut script = String::from("set -eu\numask 022\nR=/buildroot\n");
+        // What debootstrap merges into /usr.
+        for directory in merged_usr(self.options.target.architecture.debian()) {
+            script.push_str(&format!(
+                "mkdir -p $R/usr/{directory}\n[ -e $R/{directory} ] || ln -s usr/{directory} $R/{directory}\n"
+            ));
+        }
+        let excludes: String = match self.options.docs {
+            true => String::new(),
+            false => DOCS.iter().map(|glob| format!(" --exclude=./{glob}")).collect(),
+        };
+        script.push_str(
+            "mkdir -p $R/var/lib/dpkg/info $R/var/lib/dpkg/updates $R/var/lib/dpkg/triggers\n\
+             for f in status available; do [ -e $R/var/lib/dpkg/$f ] || : >$R/var/lib/dpkg/$f; done\n",
+        );
+        let unpack = format!(
+            "dpkg-deb --fsys-tarfile \"$0\" | tar -C /buildroot -xpf - --keep-directory-symlink --numeric-owner{excludes}"
+        );
+        script.push_str(&format!("xargs -P \"$(nproc)\" -n 1 sh -euc {} <<'END'\n", quote(&unpack)));
+        for (path, _) in &self.debs {
+            script.push_str(&format!("{}\n", path.display()));
+        }
+        script.push_str("END\n");
+        script
+    }
+
+    /// Unpacks and configures with dpkg. One package's script may need others to be configured before it is
+    /// unpacked (`Pre-Depends`), so that this goes in as few rounds as that allows.
+    fn install_script(&self) -> Result<String, Error> {
+        let options = self.dpkg().iter().map(|o| format!(" {}", quote(o))).collect::<String>();
+        let mut script = format!("{PROLOGUE}dpkg_() {{ dpkg{options} \"$@\"; }}\n");
+        let base = self.packages.iter().any(|p| p.name == "dpkg" || p.name == "libc6");
+        for round in rounds(&self.debs, base) {
+            // The order is right already, and what a script needs is configured; dpkg would insist on more.
+            script.push_str("dpkg_ --force-depends --no-triggers --unpack");
+            round.iter().for_each(|path| script.push_str(&format!(" {}", quote(&path.display().to_string()))));
+            script.push_str("\ndpkg_ --no-triggers --configure --pending\n");
+        }
+        script.push_str("dpkg_ --configure --pending\n");
+        script.push_str(&self.apt_state());
+        if self.packages.iter().any(|p| p.name == "apt") {
+            let release = &self.options.target.release;
+            let text = Repositories::image_text(&self.options.target, &self.options.components)?;
+            let path = quote(&format!("/buildroot/etc/apt/sources.list.d/{release}.sources"));
+            script.push_str(&format!(
+                "mkdir -p $R/etc/apt/sources.list.d\n[ -e {path} ] || printf %s {} >{path}\n",
+                quote(&text)
+            ));
+        }
+        script.push_str(EPILOGUE);
+        Ok(script)
+    }
+
+    /// Notes which packages came in as dependencies, where apt looks for it.
+    fn apt_state(&self) -> String {
+        let automatic = self.packages.iter().filter(|p| p.automatic);
+        let stanzas: BTreeMap<(&str, &str), String> = automatic
+            .map(|p| {
+                let native = self.options.target.architecture.debian();
+                let architecture = if p.architecture == "all" { native } else { p.architecture.as_str() };
+                let text = format!("Package: {}\nArchitecture: {architecture}\nAuto-Installed: 1\n\n", p.name);
+                ((p.name.as_str(), architecture), text)
+            })
+            .collect();
+        if stanzas.is_empty() {
+            return String::new();
+        }
+        let text: String = stanzas.into_values().collect();
+        format!("mkdir -p $R/var/lib/apt\nprintf %s {} >>$R/var/lib/apt/extended_states\n", quote(&text))
+    }
+}
+
+/// Splits packages into rounds so that whatever a package with a `preinst` script pre-depends on is configured by an
+/// earlier round. Within the minimal tree everything was unpacked before, so that one round will do.
+fn rounds(debs: &[(PathBuf, Deb)], base: bool) -> Vec<Vec<&Path>> {
+    let mut rounds: Vec<Vec<&Path>> = Vec::new();
+    let mut pending: BTreeSet<String> = BTreeSet::new();
+    for (path, deb) in debs {
+        let control = deb.control();
+        let needs = control.get("Pre-Depends").unwrap_or_default();
+        let needs_pending = names_of(needs).any(|name| pending.contains(name));
+        if rounds.is_empty() || (!base && deb.files.contains_key("preinst") && needs_pending) {
+            rounds.push(Vec::new());
+            pending.clear();
+        }
+        if let Some(round) = rounds.last_mut() {
+            round.push(path);
+        }
+        pending.extend(control.get("Package").map(str::to_owned));
+        pending.extend(names_of(control.get("Provides").unwrap_or_default()).map(str::to_owned));
+    }
+    rounds
+}
+
+/// The names in a relationship field (`a (>= 1), b:any | c`), without versions and architectures.
+fn names_of(field: &str) -> impl Iterator<Item = &str> {
+    let name = |part: &'_ str| -> usize { part.find([' ', '(', ':', '[', '<']).unwrap_or(part.len()) };
+    field.split([',', '|']).map(str::trim).map(move |part| part.get(..name(part)).unwrap_or_default())
+}
+
+/// The directories that debootstrap makes links of: `bin`, `sbin`, `lib`, and those of other word sizes.
+pub(super) fn merged_usr(architecture: &str) -> Vec<&'static str> {
+    let more: &[&str] = match architecture {
+        "amd64" => &["lib32", "lib64", "libx32"],
+        "i386" => &["lib64", "libx32"],
+        "loong64" | "mipsel" | "ppc64" => &["lib32", "lib64"],
+        "mips64el" => &["lib32", "lib64", "libo32"],
+        "powerpc" | "ppc64el" => &["lib64"],
+        "s390x" => &["lib32"],
+        _ => &[],
+    };
+    ["bin", "sbin", "lib"].iter().chain(more).copied().collect()
+}
+
+/// Quotes a word for the shell.
+fn quote(word: &str) -> String {
+    format!("'{}'", word.replace('\'', "'\\''"))
+}
+
+/// The lines that say why: dpkg's and apt's errors with the line before each, or else the end of the output.
+fn failure(what: &str, printed: &Printed) -> Error {
+    let lines: Vec<&str> = printed.stderr.lines().collect();
+    let is_error = |l: &str| l.starts_with("dpkg: error") || l.starts_with("E: ") || l.contains("error processing");
+    let mut picked = Vec::new();
+    for (at, line) in lines.iter().enumerate() {
+        if is_error(line) {
+            let from = at.saturating_sub(3);
+            picked.extend(lines.get(from..(at + 2).min(lines.len())).unwrap_or_default());
+        }
+    }
+    picked.dedup();
+    if picked.is_empty() {
+        picked = lines.get(lines.len().saturating_sub(10)..).unwrap_or_default().iter().collect();
+    }
+    let detail = picked.iter().take(40).map(|l| **l).collect::<Vec<_>>().join("\n");
+    Error::Install { what: what.to_owned(), detail }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relationship_names() {
+        let names: Vec<_> = names_of("libc6 (>= 2.36), perl:any | dash, init-system-helpers").collect();
+        assert_eq!(names, ["libc6", "perl", "dash", "init-system-helpers"]);
+        assert_eq!(quote("a'b"), "'a'\\''b'");
+    }
+
+    #[test]
+    fn rounds_follow_pre_depends_of_scripts() {
+        let deb = |name: &str, needs: &str, preinst: bool| {
+            let mut files = BTreeMap::new();
+            let file = |text: &str| super::super::deb::ControlFile { contents: text.as_bytes().to_vec(), mode: 0o755 };
+            files.insert("control".to_owned(), file(&format!("Package: {name}\nPre-Depends: {needs}\n")));
+            if preinst {
+                files.insert("preinst".to_owned(), file("#!/bin/sh\n"));
+            }
+            (PathBuf::from(name), Deb::for_test(files))
+        };
+        let debs = [deb("a", "base", true), deb("b", "a (>= 1)", false), deb("c", "x | b", true), deb("d", "a", true)];
+        let shape: Vec<usize> = rounds(&debs, false).iter().map(Vec::len).collect();
+        assert_eq!(shape, [2, 2]);
+        assert_eq!(rounds(&debs, true).len(), 1);
+    }
+}

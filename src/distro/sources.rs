@@ -1,0 +1,383 @@
+//! Which repositories a target is built from, and the text of the `.sources` file that says so to apt
+//! (sources.list(5), deb822 style).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::{Distribution, Error, Host, Target};
+use crate::sandbox::Mount;
+use crate::types::Architecture;
+
+/// What the configuration says of repositories.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// `Mirror=`: Debian's archives are looked for below it (`…/debian`, `…/debian-security`), Ubuntu's at it.
+    pub mirror: Option<String>,
+    /// `LocalMirror=`: takes the place of every other repository. A directory or a URL; needs no signature.
+    pub local_mirror: Option<String>,
+    /// `Repositories=`: components on top of `main`, `contrib` for instance.
+    pub components: Vec<String>,
+    /// `Snapshot=`: the archive as it was at a time, `20250520T000000Z` for instance.
+    pub snapshot: Option<String>,
+    /// `RepositoryKeyCheck=`: whether metadata must be signed.
+    pub key_check: bool,
+    /// Whether the archive of debug symbols (`*-dbgsym`) is wanted.
+    pub debug: bool,
+    /// `ProxyUrl=`.
+    pub proxy: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            mirror: None,
+            local_mirror: None,
+            components: Vec::new(),
+            snapshot: None,
+            key_check: true,
+            debug: false,
+            proxy: None,
+        }
+    }
+}
+
+/// One suite of one repository.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// Where the repository is.
+    pub uri: String,
+    /// The suite below `dists/`.
+    pub suite: String,
+    /// Its components.
+    pub components: Vec<String>,
+    /// The keyring that must have signed it; without one it is trusted unsigned.
+    pub signed_by: Option<PathBuf>,
+    /// Whether a mirror that doesn't carry it is fine.
+    pub optional: bool,
+}
+
+/// The repositories of one target, and how to reach them.
+#[derive(Clone, Debug)]
+pub struct Repositories {
+    /// What is built from them.
+    pub target: Target,
+    /// The suites.
+    pub sources: Vec<Source>,
+    /// More files below `etc/apt` by their path there: the user's own `sources.list.d/x.sources`,
+    /// `preferences.d/x.pref`, `apt.conf.d/x.conf`.
+    pub files: BTreeMap<String, Vec<u8>>,
+    /// What these need in the sandbox: keyrings, directories of local repositories.
+    pub mounts: Vec<Mount>,
+    /// apt configuration that says how to reach the network. Never part of a key.
+    pub acquire: Vec<String>,
+    /// Whether metadata must be signed.
+    pub key_check: bool,
+}
+
+impl Repositories {
+    /// The repositories that the settings ask for; where they name no mirror and the host is of the same
+    /// distribution, those that the host's own apt uses.
+    ///
+    /// # Errors
+    /// When the archive's keyring is missing, a value can't stand in a sources file, or the distribution doesn't
+    /// have the architecture.
+    pub fn new(target: &Target, settings: &Settings, host: &Host) -> Result<Self, Error> {
+        if target.architecture.debian().is_empty() {
+            return Err(Error::Architecture {
+                distribution: target.distribution.name(),
+                architecture: target.architecture.name().to_owned(),
+            });
+        }
+        let mut acquire = host.acquire.clone();
+        if let Some(proxy) = &settings.proxy {
+            let proxy = word("ProxyUrl=", proxy)?;
+            acquire.push(format!("Acquire::http::Proxy \"{proxy}\";"));
+            acquire.push(format!("Acquire::https::Proxy \"{proxy}\";"));
+        }
+        let mut repositories = Self {
+            target: target.clone(),
+            sources: Vec::new(),
+            files: BTreeMap::new(),
+            mounts: Vec::new(),
+            acquire,
+            key_check: settings.key_check,
+        };
+        let release = word("Release=", &target.release)?;
+        if let Some(mirror) = &settings.local_mirror {
+            repositories.add_local(word("LocalMirror=", mirror)?, release);
+            return Ok(repositories);
+        }
+        let archives = Archives::find(target, settings, host)?;
+        let keyring = keyring(target.distribution, settings.key_check, &host.root, &archives.main)?;
+        let mut components = vec!["main".to_owned()];
+        for component in &settings.components {
+            components.push(word("Repositories=", component)?.to_owned());
+        }
+        for (uri, suite, optional) in archives.suites(release, settings) {
+            let (components, signed_by) = (components.clone(), keyring.clone());
+            repositories.sources.push(Source { uri, suite, components, signed_by, optional });
+        }
+        Ok(repositories)
+    }
+
+    fn add_local(&mut self, mirror: &str, release: &str) {
+        let path = mirror.strip_prefix("file://").or(mirror.strip_prefix("file:")).unwrap_or(mirror);
+        let uri = if path.starts_with('/') {
+            let (source, target) = (PathBuf::from(path), PathBuf::from(path));
+            self.mounts.push(Mount::Bind { source, target, read_only: true, optional: false });
+            format!("file:{path}")
+        } else {
+            mirror.to_owned()
+        };
+        let components = vec!["main".to_owned()];
+        self.sources.push(Source { uri, suite: release.to_owned(), components, signed_by: None, optional: false });
+    }
+
+    /// The text of the `.sources` file.
+    pub fn text(&self) -> String {
+        self.sources.iter().map(|source| stanza("deb", source)).collect()
+    }
+
+    /// The text of the `.sources` file that an image which has apt itself is given: the distribution's official
+    /// archives with sources, whatever mirror it was built from.
+    ///
+    /// # Errors
+    /// When a value can't stand in a sources file.
+    pub fn image_text(target: &Target, components: &[String]) -> Result<String, Error> {
+        let settings = Settings { key_check: false, components: components.to_vec(), ..Settings::default() };
+        let official = Self::new(target, &settings, &Host::default())?;
+        let keyring = Some(PathBuf::from(keyring_of(target.distribution).0));
+        let signed = |source: &Source| Source { signed_by: keyring.clone(), ..source.clone() };
+        Ok(official.sources.iter().map(|source| stanza("deb deb-src", &signed(source))).collect())
+    }
+}
+
+fn stanza(types: &str, source: &Source) -> String {
+    let Source { uri, suite, components, signed_by, .. } = source;
+    let trust = match signed_by {
+        Some(keyring) => format!("Signed-By: {}", keyring.display()),
+        None => "Trusted: yes".to_owned(),
+    };
+    format!("Types: {types}\nURIs: {uri}\nSuites: {suite}\nComponents: {}\n{trust}\n\n", components.join(" "))
+}
+
+/// Where the archives of a distribution are.
+struct Archives {
+    main: String,
+    security: String,
+    debug: Option<String>,
+}
+
+impl Archives {
+    fn find(target: &Target, settings: &Settings, host: &Host) -> Result<Self, Error> {
+        let mirror = settings.mirror.as_deref().map(|m| word("Mirror=", m)).transpose()?;
+        let mirror = mirror.map(|m| m.trim_end_matches('/'));
+        let snapshot = settings.snapshot.as_deref().map(|s| word("Snapshot=", s)).transpose()?;
+        Ok(match target.distribution {
+            Distribution::Debian => Self::debian(mirror, snapshot, host),
+            Distribution::Ubuntu => Self::ubuntu(mirror, snapshot, host, target.architecture),
+        })
+    }
+
+    fn debian(mirror: Option<&str>, snapshot: Option<&str>, host: &Host) -> Self {
+        if let Some(time) = snapshot {
+            let base = mirror.unwrap_or("https://snapshot.debian.org");
+            let at = |name: &str| format!("{base}/archive/{name}/{time}");
+            return Self { main: at("debian"), security: at("debian-security"), debug: Some(at("debian-debug")) };
+        }
+        if let Some(base) = mirror {
+            let at = |name: &str| format!("{base}/{name}");
+            return Self { main: at("debian"), security: at("debian-security"), debug: Some(at("debian-debug")) };
+        }
+        let official = "http://security.debian.org/debian-security";
+        match host.mirrors(Distribution::Debian) {
+            Some((main, security)) => Self {
+                main: main.to_owned(),
+                security: security.unwrap_or(official).to_owned(),
+                debug: main.strip_suffix("/debian").map(|base| format!("{base}/debian-debug")),
+            },
+            None => Self {
+                main: "http://ftp.debian.org/debian".to_owned(),
+                security: official.to_owned(),
+                debug: Some("http://debug.mirrors.debian.org/debian-debug".to_owned()),
+            },
+        }
+    }
+
+    /// Ubuntu keeps the architectures that are not x86 in an archive of their own, with their security updates.
+    fn ubuntu(mirror: Option<&str>, snapshot: Option<&str>, host: &Host, architecture: Architecture) -> Self {
+        let x86 = |a: Architecture| matches!(a, Architecture::X86 | Architecture::X86_64);
+        let both = |uri: String| Self { main: uri.clone(), security: uri, debug: None };
+        if let Some(time) = snapshot {
+            return both(format!("{}/{time}", mirror.unwrap_or("http://snapshot.ubuntu.com/ubuntu")));
+        }
+        let (main, security) = if x86(architecture) {
+            ("http://archive.ubuntu.com/ubuntu", "http://security.ubuntu.com/ubuntu")
+        } else {
+            ("http://ports.ubuntu.com/ubuntu-ports", "http://ports.ubuntu.com/ubuntu-ports")
+        };
+        let same = x86(architecture) == x86(Architecture::host());
+        let (main, security) = match (mirror, host.mirrors(Distribution::Ubuntu).filter(|_| same)) {
+            (Some(mirror), _) => (mirror, security),
+            (None, Some((own, own_security))) => (own, own_security.unwrap_or(security)),
+            (None, None) => (main, security),
+        };
+        Self { main: main.to_owned(), security: security.to_owned(), debug: None }
+    }
+
+    /// Each suite with its archive, and whether the mirror may lack it.
+    fn suites(&self, release: &str, settings: &Settings) -> Vec<(String, String, bool)> {
+        let mut suites = vec![(self.main.clone(), release.to_owned(), false)];
+        if let Some(debug) = self.debug.as_ref().filter(|_| settings.debug) {
+            suites.push((debug.clone(), format!("{release}-debug"), true));
+        }
+        if matches!(release, "sid" | "unstable" | "experimental" | "rc-buggy") {
+            return suites;
+        }
+        // A snapshot of Debian already has what was in -updates at the time of a point release, and often lacks it.
+        if settings.snapshot.is_none() || self.debug.is_none() {
+            suites.push((self.main.clone(), format!("{release}-updates"), true));
+        }
+        suites.push((self.security.clone(), format!("{release}-security"), true));
+        suites
+    }
+}
+
+/// The keyring that signs a distribution's archive, and the package that has it.
+fn keyring_of(distribution: Distribution) -> (&'static str, &'static str) {
+    match distribution {
+        Distribution::Debian => ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
+        Distribution::Ubuntu => ("/usr/share/keyrings/ubuntu-archive-keyring.gpg", "ubuntu-keyring"),
+    }
+}
+
+fn keyring(distribution: Distribution, check: bool, root: &Path, uri: &str) -> Result<Option<PathBuf>, Error> {
+    if !check {
+        return Ok(None);
+    }
+    let (path, package) = keyring_of(distribution);
+    let found = root.join(path.trim_start_matches('/'));
+    if !found.exists() {
+        return Err(Error::MissingKeyring { path: found, uri: uri.to_owned(), package });
+    }
+    Ok(Some(PathBuf::from(path)))
+}
+
+/// A value that must be one word, as it stands in a line of apt's files.
+fn word<'a>(what: &'static str, value: &'a str) -> Result<&'a str, Error> {
+    if value.is_empty() || value.chars().any(|c| c.is_whitespace() || c.is_control() || "\"#;".contains(c)) {
+        return Err(Error::BadValue { what, value: value.to_owned() });
+    }
+    Ok(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host() -> (tempfile::TempDir, Host) {
+        let dir = tempfile::tempdir().unwrap();
+        let keyrings = dir.path().join("usr/share/keyrings");
+        std::fs::create_dir_all(&keyrings).unwrap();
+        for name in ["debian", "ubuntu"] {
+            std::fs::write(keyrings.join(format!("{name}-archive-keyring.gpg")), "").unwrap();
+        }
+        let root = dir.path().to_owned();
+        (dir, Host { root, ..Host::default() })
+    }
+
+    fn target(distribution: Distribution, release: &str, architecture: Architecture) -> Target {
+        Target { distribution, release: release.to_owned(), architecture }
+    }
+
+    fn text(target: &Target, settings: &Settings) -> String {
+        let (_dir, host) = host();
+        Repositories::new(target, settings, &host).unwrap().text()
+    }
+
+    #[test]
+    fn debian_stable() {
+        let settings = Settings { components: vec!["contrib".to_owned()], ..Settings::default() };
+        insta::assert_snapshot!(text(&target(Distribution::Debian, "trixie", Architecture::X86_64), &settings));
+    }
+
+    #[test]
+    fn debian_from_the_hosts_mirror() {
+        let (_dir, mut host) = host();
+        host.id = "debian".to_owned();
+        host.archive = Some("http://mirror.example/debian".to_owned());
+        let target = target(Distribution::Debian, "trixie", Architecture::X86_64);
+        let settings = Settings { debug: true, ..Settings::default() };
+        let all = Repositories::new(&target, &settings, &host).unwrap();
+        let uris: Vec<_> = all.sources.iter().map(|s| format!("{} {}", s.uri, s.suite)).collect();
+        assert_eq!(
+            uris,
+            [
+                "http://mirror.example/debian trixie",
+                "http://mirror.example/debian-debug trixie-debug",
+                "http://mirror.example/debian trixie-updates",
+                "http://security.debian.org/debian-security trixie-security",
+            ]
+        );
+    }
+
+    #[test]
+    fn unstable_has_one_suite_and_a_mirror_is_a_prefix() {
+        let settings = Settings { mirror: Some("http://m.example/".to_owned()), ..Settings::default() };
+        let text = text(&target(Distribution::Debian, "sid", Architecture::Arm64), &settings);
+        assert_eq!(text.matches("Suites:").count(), 1);
+        assert!(text.contains("URIs: http://m.example/debian\n"), "{text}");
+    }
+
+    #[test]
+    fn snapshots() {
+        let settings = Settings { snapshot: Some("20250520T000000Z".to_owned()), ..Settings::default() };
+        insta::assert_snapshot!(text(&target(Distribution::Debian, "trixie", Architecture::X86_64), &settings));
+        let ubuntu = text(&target(Distribution::Ubuntu, "noble", Architecture::X86_64), &settings);
+        assert_eq!(ubuntu.matches("http://snapshot.ubuntu.com/ubuntu/20250520T000000Z\n").count(), 3, "{ubuntu}");
+    }
+
+    #[test]
+    fn ubuntu_ports() {
+        insta::assert_snapshot!(text(
+            &target(Distribution::Ubuntu, "noble", Architecture::Arm64),
+            &Settings::default()
+        ));
+    }
+
+    #[test]
+    fn a_local_mirror_replaces_all() {
+        let settings = Settings { local_mirror: Some("file:///srv/repo".to_owned()), ..Settings::default() };
+        let (_dir, host) = host();
+        let target = target(Distribution::Debian, "trixie", Architecture::X86_64);
+        let all = Repositories::new(&target, &settings, &host).unwrap();
+        assert_eq!(all.text(), "Types: deb\nURIs: file:/srv/repo\nSuites: trixie\nComponents: main\nTrusted: yes\n\n");
+        assert_eq!(all.mounts.len(), 1);
+    }
+
+    #[test]
+    fn a_missing_keyring_names_its_package() {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host { root: dir.path().to_owned(), ..Host::default() };
+        let target = target(Distribution::Ubuntu, "noble", Architecture::X86_64);
+        let error = Repositories::new(&target, &Settings::default(), &host).unwrap_err().to_string();
+        assert!(error.contains("`ubuntu-keyring`") && error.contains("RepositoryKeyCheck=no"), "{error}");
+        let unchecked = Settings { key_check: false, ..Settings::default() };
+        assert!(Repositories::new(&target, &unchecked, &host).unwrap().text().contains("Trusted: yes"));
+    }
+
+    #[test]
+    fn values_that_would_break_the_file_are_refused() {
+        let (_dir, host) = host();
+        let bad = target(Distribution::Debian, "trixie\nTrusted: yes", Architecture::X86_64);
+        assert!(matches!(Repositories::new(&bad, &Settings::default(), &host), Err(Error::BadValue { .. })));
+        let none = target(Distribution::Debian, "trixie", Architecture::Riscv32);
+        assert!(matches!(Repositories::new(&none, &Settings::default(), &host), Err(Error::Architecture { .. })));
+    }
+
+    #[test]
+    fn an_image_is_given_the_official_archives() {
+        let target = target(Distribution::Debian, "trixie", Architecture::X86_64);
+        insta::assert_snapshot!(Repositories::image_text(&target, &[]).unwrap());
+    }
+}
