@@ -17,8 +17,9 @@ use super::command::Command;
 use super::fault::{Result, Tried};
 use super::harden::Limits;
 use super::reap::{self, Quit};
-use super::root::{self, Base, Links};
+use super::root::{self, Base};
 use super::sys::{self, Fork};
+use super::tree::Links;
 use super::wire::{Launch, Message, Status};
 
 /// All that process 1 has to set up.

@@ -16,8 +16,6 @@ pub const ATTR_RDONLY: u64 = 0x1;
 pub const ATTR_NOSUID: u64 = 0x2;
 /// `MOUNT_ATTR_NODEV`.
 pub const ATTR_NODEV: u64 = 0x4;
-/// `MOUNT_ATTR_NOEXEC`.
-pub const ATTR_NOEXEC: u64 = 0x8;
 
 /// `struct mount_attr` of `mount_setattr(2)`.
 #[repr(C)]
@@ -116,12 +114,7 @@ pub fn reset_signals() {
         // SAFETY: SIG_DFL installs no code. The numbers that can't be changed fail harmlessly.
         unsafe { libc::signal(number, libc::SIG_DFL) };
     }
-    // SAFETY: an all-zero sigset_t is initialised by sigemptyset before it is used.
-    unsafe {
-        let mut set: libc::sigset_t = zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
-    }
+    unblock_signals();
 }
 
 /// Blocks all signals but the ones that report a fault of the program itself, and drops no disposition but that of
@@ -135,6 +128,16 @@ pub fn block_signals() {
         for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGTRAP] {
             libc::sigdelset(&raw mut set, fault);
         }
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Lets all signals through again.
+pub fn unblock_signals() {
+    // SAFETY: the set is initialised by sigemptyset before it is used.
+    unsafe {
+        let mut set: libc::sigset_t = zeroed();
+        libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
     }
 }
@@ -158,8 +161,17 @@ pub fn next_signal() -> (i32, bool) {
 
 /// Sends a signal by number, and says nothing when the process is gone.
 pub fn kill(pid: i32, signal: i32) {
+    // 0 and the negative numbers stand for groups of processes.
+    if pid <= 0 {
+        return;
+    }
     // SAFETY: no memory is involved.
     unsafe { libc::kill(pid, signal) };
+}
+
+/// Stops this process until it is continued. Nothing happens to process 1 of a namespace.
+pub fn stop() {
+    kill(i32::try_from(std::process::id()).unwrap_or(0), libc::SIGSTOP);
 }
 
 /// Ends this process by a signal, for a parent that looks at how its child ended.
