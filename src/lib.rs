@@ -4,6 +4,8 @@
 //! in sandboxes and keeps what they make in the `store`. `docs/architecture.md` has the picture.
 
 pub mod config;
+pub mod exec;
+pub mod stage;
 pub mod plan;
 pub mod output;
 pub mod rootfs;

@@ -107,7 +107,7 @@ impl Job<'_> {
         let result = self.locked(code, &mut log);
         result.map_err(|error| match error {
             StageError::Cancelled => ExecError::Cancelled,
-            error => ExecError::Node { node: self.node.name(), error, tail: log.tail.into(), log: log_path },
+            error => ExecError::Node { node: self.node.name(), error, tail: std::mem::take(&mut log.tail).into(), log: log_path },
         })
     }
 

@@ -156,7 +156,7 @@ fn root_password(cx: &Context<'_>) -> Option<String> {
 /// SHA-512 crypt. The salt is made of the password, not drawn: equal configurations give equal images.
 fn hash_password(password: &str) -> String {
     let salt: String = crate::types::Digest::of(format!("mkosi.password\0{password}").as_bytes()).hex()[..16].to_owned();
-    let params = sha_crypt::Sha512Params::default();
-    let hash = sha_crypt::sha512_crypt_b64(password.as_bytes(), salt.as_bytes(), &params);
-    format!("$6${salt}${hash}")
+    let hash = sha_crypt::sha512_crypt_b64(password.as_bytes(), salt.as_bytes(), &sha_crypt::Sha512Params::default());
+    // The default number of rounds can't be out of range, and a hash without it is no hash.
+    hash.map(|hash| format!("$6${salt}${hash}")).unwrap_or_else(|_| "!".to_owned())
 }

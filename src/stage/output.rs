@@ -1,0 +1,119 @@
+//! Outputs made of the finished tree: archives, the manifest, checksums.
+//!
+//! The files of an output are named by what follows the output's name (`.tar.zst`, `.manifest`), so that a build
+//! under another name finds them in the store.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+
+use super::{Context, Outputs, StageError};
+use crate::config::Value;
+use crate::config::View;
+use crate::output::archive::{ArchiveOptions, write_cpio, write_tar};
+use crate::output::{Compression, Compressor, Image, checksum, manifest as manifests};
+use crate::store::{Artifact, Layer, MergedTree};
+use crate::types::{Architecture, Digest};
+
+/// Writes the tree as a tar archive.
+pub fn tar(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    archive(cx, ".tar", |tree, options, out| write_tar(tree, options, out).map(drop))
+}
+
+/// Writes the tree as a cpio archive.
+pub fn cpio(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    archive(cx, ".cpio", |tree, options, out| write_cpio(tree, options, out).map(drop))
+}
+
+type Writer = fn(&MergedTree, &ArchiveOptions, &mut dyn Write) -> crate::output::Result<()>;
+
+fn archive(cx: &mut Context<'_>, suffix: &str, write: Writer) -> Result<Outputs, StageError> {
+    let compression: Compression =
+        cx.view.text("CompressOutput").unwrap_or("none").parse().map_err(StageError::other)?;
+    let level = cx.view.get("CompressLevel").as_number().and_then(|level| u32::try_from(level).ok());
+    let path = cx.work.join("archive");
+    let file = File::create(&path).map_err(StageError::io("make", &path))?;
+    let mut out = Compressor::new(compression, level, None, BufWriter::with_capacity(1 << 20, file))
+        .map_err(StageError::io("compress to", &path))?;
+    let options =
+        ArchiveOptions { epoch: cx.view.get("SourceDateEpoch").as_number(), skip_runtime: true };
+    let tree = MergedTree::new(&image_layers(cx.view, cx.layers.clone(), &cx.needs));
+    write(&tree, &options, &mut out).map_err(StageError::other)?;
+    let mut out = out.finish().map_err(StageError::io("compress to", &path))?;
+    out.flush().map_err(StageError::io("write", &path))?;
+    drop(out);
+    let digest = cx.store.add_file(&path)?;
+    let name = match compression.extension() {
+        Some(extension) => format!("{suffix}.{extension}"),
+        None => suffix.to_owned(),
+    };
+    Ok(files([(name, digest)]))
+}
+
+/// The layers that an output shows: all of them, or with `Overlay=` those above the base trees.
+pub fn image_layers(view: &View, layers: Vec<Layer>, needs: &BTreeMap<String, Artifact>) -> Vec<Layer> {
+    match needs.get("base.lower") {
+        Some(Artifact::Tree { layers: lower })
+            if view.bool("Overlay")
+                && layers.iter().map(|layer| layer.digest).take(lower.len()).eq(lower.iter().copied()) =>
+        {
+            layers.into_iter().skip(lower.len()).collect()
+        }
+        _ => layers,
+    }
+}
+
+fn files<const N: usize>(files: [(String, Digest); N]) -> Outputs {
+    Outputs::from([("files".to_owned(), Artifact::Files { files: BTreeMap::from(files) })])
+}
+
+/// Lists the installed packages.
+pub fn manifest(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let tree = cx.merged();
+    let packages = manifests::installed_packages(&tree).map_err(StageError::other)?;
+    let text = |setting: &str| cx.view.text(setting).unwrap_or_default().to_owned();
+    let architecture =
+        cx.view.text("Architecture").and_then(|name| name.parse().ok()).unwrap_or_else(Architecture::host);
+    let image = Image {
+        name: cx.view.text("ImageId").or(cx.view.text("Output")).unwrap_or("image").to_owned(),
+        version: cx.view.text("ImageVersion").map(str::to_owned),
+        distribution: text("Distribution"),
+        release: text("Release"),
+        architecture: architecture.name().to_owned(),
+    };
+    let mut made = BTreeMap::new();
+    for format in cx.view.texts("ManifestFormat") {
+        let (suffix, contents) = match format {
+            "json" => (".manifest", manifests::json(&image, &packages)),
+            "changelog" => (".changelog", manifests::changelog(&image, &packages)),
+            _ => continue,
+        };
+        made.insert(suffix.to_owned(), cx.store.add_bytes(contents.as_bytes())?);
+    }
+    Ok(Outputs::from([("files".to_owned(), Artifact::Files { files: made })]))
+}
+
+/// Lists the SHA-256 sums of the output's files, under the names that they are published with.
+pub fn checksum(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let mut sums = BTreeMap::new();
+    for (name, digest) in named_files(cx.view.text("Output").unwrap_or("image"), &cx.needs) {
+        let path = cx.store.need_file(&digest)?;
+        sums.insert(name, checksum::sha256(&path).map_err(StageError::other)?);
+    }
+    let digest = cx.store.add_bytes(checksum::sums(&sums).as_bytes())?;
+    Ok(files([(".SHA256SUMS".to_owned(), digest)]))
+}
+
+/// The files of an image by the names that they are published with. What scripts left in `$OUTPUTDIR` keeps its name.
+pub fn named_files(output: &str, needs: &BTreeMap<String, Artifact>) -> BTreeMap<String, Digest> {
+    let mut named = BTreeMap::new();
+    for (need, artifact) in needs {
+        let Artifact::Files { files } = artifact else { continue };
+        for (name, digest) in files {
+            let own = !need.ends_with(".out");
+            named.insert(if own { format!("{output}{name}") } else { name.clone() }, *digest);
+        }
+    }
+    named
+}
+
