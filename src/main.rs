@@ -1,5 +1,10 @@
 //! The `mkosi` command; everything it does is in the library.
 
-fn main() {
+fn main() -> std::process::ExitCode {
+    // Before anything else: a process that enters a sandbox must have no second thread.
     mkosi::sandbox::hidden_entry();
+    if let Some(status) = mkosi::stage::apply::multi_call(&std::env::args().next().unwrap_or_default()) {
+        return status;
+    }
+    mkosi::cli::run(std::env::args_os().skip(1))
 }

@@ -2,8 +2,32 @@
 //!
 //! Knows nothing of stages, stores, sandboxes or how an image is built.
 
+mod conditions;
+mod context;
+mod defaults;
+mod diagnostic;
+mod host;
 mod image;
+mod json;
+mod lists;
+mod load;
+mod loader;
+mod matching;
+mod paths;
+mod read;
+mod specifier;
+mod syntax;
+pub mod table;
 mod value;
+mod version;
+mod words;
 
+pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
+pub use host::{HostFacts, default_release, filesystem, is_kernel_package};
 pub use image::{Image, View, ViewError};
+pub use json::{JsonError, apply_answer, expand_key};
+pub use load::{LoadInput, Loaded, OptionSetting, load};
+pub use read::LANGUAGE_VERSION;
+pub use specifier::expand_delayed;
 pub use value::{Origin, Sourced, Value};
+pub use version::{compare as compare_versions, satisfies as version_satisfies};

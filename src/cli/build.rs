@@ -1,0 +1,93 @@
+//! `mkosi build`, `mkosi update` and `mkosi graph`.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use super::options::Invocation;
+use super::progress::Terminal;
+use super::session::Session;
+use crate::config::Loaded;
+use crate::exec::{ExecError, Options, execute};
+use crate::plan::{Format, Plan, render};
+use crate::sandbox::Cancel;
+use crate::store::{Backend, Store};
+use crate::types::human;
+
+/// Metadata that is older than this is mentioned.
+const OLD: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// Brings the outputs up to date.
+///
+/// # Errors
+/// When the graph can't be compiled or a node fails.
+pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow::Result<()> {
+    let begun = Instant::now();
+    let session = Session::open(invocation, loaded, refresh)?;
+    let cancel = Cancel::default();
+    let on_signal = cancel.clone();
+    // Without a handler Ctrl-C ends the program at once, which the store survives.
+    let _ = ctrlc::set_handler(move || on_signal.cancel());
+    if invocation.force >= 3 {
+        session.store.empty_pool()?;
+    }
+    choose_backend(&session.store);
+    let options = Options { force: session.force.clone(), verify_cache: invocation.verify_cache, jobs: 0 };
+    let terminal = Terminal::new(&session.plan, invocation.debug);
+    let result = execute(&session.plan, &session.store, &options, &terminal, &cancel);
+    terminal.finish();
+    let summary = result.map_err(|error| failed(error, invocation.debug))?;
+    metadata_age(&session);
+    let time = human::duration(begun.elapsed());
+    if summary.ran.is_empty() {
+        eprintln!("up to date ({}, {time})", human::count(summary.cached, "node"));
+    } else {
+        session.store.settle()?;
+        eprintln!("done in {time}: {} ran, {} cached", human::count(summary.ran.len(), "node"), summary.cached);
+    }
+    Ok(())
+}
+
+/// Prints the graph that a build would run now.
+///
+/// # Errors
+/// When the graph can't be compiled, or the format is unknown.
+pub fn graph(invocation: &Invocation, loaded: &Loaded, format: &str) -> anyhow::Result<String> {
+    let format: Format = format.parse().map_err(anyhow::Error::msg)?;
+    let session = Session::open(invocation, loaded, false)?;
+    let nodes = session.preview(matches!(format, Format::Text | Format::Json));
+    Ok(render(&session.plan, &nodes, format))
+}
+
+/// Finds out whether overlays can be mounted on the store's file system, and tells when they can't.
+fn choose_backend(store: &Store) {
+    if let Err(reason) = crate::sandbox::probe_overlay(store.dir()) {
+        eprintln!("note: trees are copied, which is slow: no overlay can be mounted on the store ({reason})");
+        store.set_backend(Backend::Copy { reason });
+    }
+}
+
+/// A failed run in words: which node, why, the last lines that it printed, and where the rest is.
+fn failed(error: ExecError, debug: bool) -> anyhow::Error {
+    match &error {
+        ExecError::Node { tail, log, .. } if !debug && !tail.is_empty() => {
+            let lines: String = tail.iter().map(|line| format!("  | {line}\n")).collect();
+            anyhow::anyhow!("{error}\n{lines}  whole output: {}", log.display())
+        }
+        _ => error.into(),
+    }
+}
+
+/// Tells how old the repository metadata is, if it is old.
+fn metadata_age(session: &Session) {
+    let plan: &Plan = &session.plan;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
+    let oldest = plan
+        .wanted()
+        .into_iter()
+        .filter(|id| plan.graph[*id].decl.volatile)
+        .filter_map(|id| session.store.last(&plan.graph[id].slot()).ok().flatten())
+        .map(|record| now.saturating_sub(Duration::from_secs(record.finished)))
+        .max();
+    if let Some(age) = oldest.filter(|age| *age > OLD) {
+        eprintln!("note: the repository metadata is {} old; `mkosi update` refreshes it", human::duration(age));
+    }
+}

@@ -1,0 +1,29 @@
+//! `mkosi cat-config`: the configuration files of each image, in the order in which they are read.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::config::Loaded;
+
+/// The files with their texts. Paths below `here` are shown relative to it.
+///
+/// # Errors
+/// When a file can't be read any more.
+pub fn render(loaded: &Loaded, here: &Path) -> std::io::Result<String> {
+    let mut text = String::new();
+    for image in loaded.images.iter().chain(&loaded.tools) {
+        let Some(files) = loaded.files.get(&image.name) else { continue };
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let _ = writeln!(text, "### IMAGE: {}", image.name);
+        for file in files {
+            let _ = writeln!(text, "# {}", file.strip_prefix(here).unwrap_or(file).display());
+            text.push_str(&std::fs::read_to_string(file)?);
+            if !text.ends_with('\n') {
+                text.push('\n');
+            }
+        }
+    }
+    Ok(text)
+}

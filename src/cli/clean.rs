@@ -1,0 +1,63 @@
+//! `mkosi clean` and `mkosi store`.
+
+use anyhow::bail;
+
+use super::options::Invocation;
+use super::session::{remove, store_directory};
+use crate::config::Loaded;
+use crate::store::Store;
+use crate::types::human;
+
+/// Removes the outputs of the images; with `-f` their layers too, with `-ff` the package pool as well.
+///
+/// # Errors
+/// When something can't be removed.
+pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
+    let images = loaded.images.iter().filter(|image| loaded.selected.contains(&image.name) || !invocation.images.iter().any(|n| n == &image.name) && invocation.images.is_empty());
+    for image in images {
+        let Some(output) = image.text("Output") else { continue };
+        let directory = image.path("OutputDirectory").unwrap_or(&image.project);
+        let Ok(entries) = std::fs::read_dir(directory) else { continue };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            let ours = name == output || name.strip_prefix(output).is_some_and(|rest| rest.starts_with('.'));
+            if ours {
+                remove(&entry.path())?;
+            }
+        }
+    }
+    if invocation.force > 0 {
+        let store = Store::open(&store_directory(loaded.image("main")))?;
+        let removed = store.forget_project(&loaded.project.to_string_lossy())?;
+        eprintln!("{} forgotten", human::count(removed, "result"));
+        if invocation.force > 1 {
+            store.empty_pool()?;
+        }
+    }
+    Ok(())
+}
+
+/// `mkosi store gc|verify|du`.
+///
+/// # Errors
+/// When the words are none of these, or the store can't be read.
+pub fn store(arguments: &[String], loaded: &Loaded) -> anyhow::Result<String> {
+    let store = Store::open(&store_directory(loaded.image("main")))?;
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["du"] | [] => Ok(store.du()?.to_string()),
+        ["gc", options @ ..] => Ok(store.gc(&super::store_gc::policy(options)?)?.to_string()),
+        ["verify"] => report(&store, false),
+        ["verify", "--repair"] => report(&store, true),
+        other => bail!("`mkosi store {}` is unknown: gc, verify or du", other.join(" ")),
+    }
+}
+
+fn report(store: &Store, repair: bool) -> anyhow::Result<String> {
+    let report = store.verify(repair)?;
+    if !report.damaged.is_empty() && !repair {
+        bail!("{report}");
+    }
+    Ok(report.to_string())
+}

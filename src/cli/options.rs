@@ -1,0 +1,413 @@
+//! The command line: from the arguments to a verb, its words, and assignments of settings.
+//!
+//! The options of settings are made from the settings table; nothing here knows what a setting means.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use super::verbs::{Verb, Words};
+use crate::config::table::{SETTINGS, Setting};
+use crate::config::{Diagnostic, LANGUAGE_VERSION, OptionSetting};
+use crate::types::suggest::nearest;
+
+/// What was asked for.
+#[derive(Clone, Debug)]
+pub struct Invocation {
+    /// The verb.
+    pub verb: Verb,
+    /// The images that are named.
+    pub images: Vec<String>,
+    /// The arguments for the verb, or for build scripts.
+    pub arguments: Vec<String>,
+    /// The directory of the project; none after `-C ''`.
+    pub directory: Option<PathBuf>,
+    /// The assignments of settings, in their order.
+    pub settings: Vec<OptionSetting>,
+    /// How often `-f` was given.
+    pub force: u8,
+    /// Show what is done in detail.
+    pub debug: bool,
+    /// Start a shell where a program in the image fails.
+    pub debug_shell: bool,
+    /// Keep the working files when something fails.
+    pub debug_workspace: bool,
+    /// Trace the sandbox.
+    pub debug_sandbox: bool,
+    /// Show how long each step took.
+    pub debug_timing: bool,
+    /// Don't page long output.
+    pub no_pager: bool,
+    /// Print JSON.
+    pub json: bool,
+    /// Use nothing of earlier builds.
+    pub no_cache: bool,
+    /// Run what is cached again too, and compare.
+    pub verify_cache: bool,
+    /// Ask the mirrors for newer packages.
+    pub refresh: bool,
+    /// Raise the version after the build.
+    pub auto_bump: bool,
+    /// Empty the build directory first.
+    pub wipe_build_dir: bool,
+    /// Run build scripts even where nothing changed.
+    pub rerun_build_scripts: bool,
+    /// How many days a made key is valid.
+    pub genkey_valid_days: String,
+    /// The common name of a made key.
+    pub genkey_common_name: Option<String>,
+    /// How the manual is shown.
+    pub doc_format: String,
+    /// What is no longer supported, and the like.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Why there is nothing to be done with a command line.
+#[derive(Debug)]
+pub enum Stop {
+    /// Help or the version was asked for: print it and succeed.
+    Show(String),
+    /// The arguments are wrong: print it and fail.
+    Wrong(String),
+}
+
+const PROGRAM: &str = "Program";
+
+/// The command line, for parsing, for its help and for completions.
+pub fn command() -> Command {
+    let flag = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).action(ArgAction::SetTrue).help(help).help_heading(PROGRAM)
+    };
+    let valued = |name: &'static str, value: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name(value).help(help).help_heading(PROGRAM)
+    };
+    let command = Command::new("mkosi")
+        .about("Builds images of operating systems")
+        .version(format!("{} (configuration language {LANGUAGE_VERSION})", env!("CARGO_PKG_VERSION")))
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .override_usage("mkosi [OPTION...] [VERB] [IMAGE...] [-- ARGUMENT...]")
+        .before_help(verbs_help())
+        .arg(Arg::new("verb").hide(true))
+        .arg(Arg::new("words").num_args(0..).hide(true))
+        .arg(Arg::new("arguments").num_args(0..).last(true).allow_hyphen_values(true).hide(true))
+        .arg(
+            Arg::new("directory")
+                .short('C')
+                .long("directory")
+                .value_name("DIR")
+                .action(ArgAction::Append)
+                .help("Go to this directory first; '' to read no configuration files")
+                .help_heading(PROGRAM),
+        )
+        .arg(
+            Arg::new("force")
+                .short('f')
+                .long("force")
+                .action(ArgAction::Count)
+                .help("Build again what is built already")
+                .help_heading(PROGRAM),
+        )
+        .arg(
+            Arg::new("image")
+                .long("image")
+                .visible_alias("preset")
+                .value_name("IMAGE")
+                .value_delimiter(',')
+                .action(ArgAction::Append)
+                .help("Only this image and what it depends on")
+                .help_heading(PROGRAM),
+        )
+        .arg(flag("no-cache", "Use nothing of earlier builds"))
+        .arg(flag("verify-cache", "Run what is cached again too, and compare"))
+        .arg(flag("refresh", "Ask the mirrors for newer packages"))
+        .arg(flag("json", "Print JSON"))
+        .arg(flag("debug", "Show in detail what is done"))
+        .arg(flag("debug-shell", "Start a shell where a program in the image fails"))
+        .arg(flag("debug-workspace", "Keep the working files when something fails"))
+        .arg(flag("debug-sandbox", "Trace the sandbox"))
+        .arg(flag("debug-timing", "Show how long each step took"))
+        .arg(flag("no-pager", "Don't page long output"))
+        .arg(flag("auto-bump", "Raise the image's version after the build").short('B'))
+        .arg(flag("wipe-build-dir", "Empty the build directory first").short('w'))
+        .arg(flag("rerun-build-scripts", "Run build scripts even where nothing changed").short('R'))
+        .arg(valued("genkey-valid-days", "DAYS", "How many days a made key is valid").default_value("730"))
+        .arg(valued("genkey-common-name", "NAME", "The common name of a made key"))
+        .arg(
+            valued("doc-format", "FORMAT", "How the manual is shown")
+                .value_parser(["auto", "markdown", "man", "pandoc", "system"])
+                .hide_possible_values(true)
+                .default_value("auto"),
+        )
+        .arg(
+            Arg::new("version")
+                .long("version")
+                .action(ArgAction::Version)
+                .help("Show the version")
+                .help_heading(PROGRAM),
+        )
+        .arg(
+            Arg::new("help")
+                .short('h')
+                .long("help")
+                .action(ArgAction::Help)
+                .help("Show this help")
+                .help_heading(PROGRAM),
+        );
+    let ignored = IGNORED.iter().map(|(name, value)| {
+        let action = if *value { ArgAction::Append } else { ArgAction::Count };
+        Arg::new(*name).long(*name).action(action).hide(true)
+    });
+    command.args(ignored).args(SETTINGS.iter().flat_map(|setting| setting_args(setting)))
+}
+
+/// Options that did something once, and whether they take a value.
+const IGNORED: &[(&str, bool)] =
+    &[("nspawn-keep-unit", false), ("default", true), ("cache", true), ("runtime-scratch", true)];
+
+fn verbs_help() -> String {
+    let mut text = "Verbs:\n".to_owned();
+    for verb in Verb::ALL.iter().filter(|verb| verb.implemented()) {
+        text.push_str(&format!("  {:<12} {}\n", verb.name(), verb.help()));
+    }
+    text.pop();
+    text
+}
+
+/// The options of one setting: the long one with its short one, the short one alone where it takes no value, and
+/// those of older versions.
+fn setting_args(setting: &'static Setting) -> Vec<Arg> {
+    let value = match (setting.metavar, setting.kind.accepted()) {
+        ("", Some(_)) if setting.kind == crate::config::table::Kind::Feature => "FEATURE",
+        ("", _) => "BOOL",
+        (metavar, _) => metavar,
+    };
+    let mut args = Vec::new();
+    let mut longs = setting.options.iter().chain(setting.old_options).filter_map(|option| option.strip_prefix("--"));
+    let short =
+        setting.options.iter().filter(|option| !option.starts_with("--")).find_map(|option| option.chars().nth(1));
+    if let Some(long) = longs.next() {
+        let mut arg = Arg::new(long)
+            .long(long)
+            .value_name(value)
+            .action(ArgAction::Append)
+            .help(setting.help)
+            .help_heading(format!("[{}]", setting.section));
+        if long == "checksum" {
+            // An old spelling in build services has no value.
+            arg = arg.num_args(0..=1).default_missing_value("yes");
+        }
+        match (short, setting.short_value) {
+            (Some(short), None) => arg = arg.short(short),
+            (Some(short), Some(_)) => {
+                let id = format!("-{short}");
+                args.push(
+                    Arg::new(id)
+                        .short(short)
+                        .action(ArgAction::Append)
+                        .num_args(0)
+                        .default_missing_value(setting.short_value.unwrap_or_default())
+                        .help(format!("The same as --{long}={}", setting.short_value.unwrap_or_default()))
+                        .help_heading(format!("[{}]", setting.section)),
+                );
+            }
+            (None, _) => {}
+        }
+        args.insert(0, arg);
+    }
+    args.extend(longs.map(|long| Arg::new(long).long(long).value_name(value).action(ArgAction::Append).hide(true)));
+    args
+}
+
+/// Reads the arguments of the program, without its name. `here` is the current directory.
+///
+/// # Errors
+/// When help or the version is asked for, or something is wrong.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Result<Invocation, Stop> {
+    let arguments = std::iter::once(OsString::from("mkosi")).chain(arguments);
+    let matches = command().try_get_matches_from(arguments).map_err(|error| {
+        let text = error.render().to_string();
+        if error.use_stderr() { Stop::Wrong(text) } else { Stop::Show(text) }
+    })?;
+    let texts = |name: &str| -> Vec<String> {
+        matches.get_many::<String>(name).map(|values| values.cloned().collect()).unwrap_or_default()
+    };
+    let text = |name: &str| matches.get_one::<String>(name).cloned();
+    let verb = match text("verb") {
+        None => Verb::Build,
+        Some(name) => Verb::find(&name).ok_or_else(|| unknown_verb(&name))?,
+    };
+    if verb == Verb::Help {
+        return Err(Stop::Show(command().render_help().to_string()));
+    }
+    let directories = directories(&matches, here);
+    let words = texts("words");
+    let (mut images, mut arguments) = (texts("image"), Vec::new());
+    match verb.words() {
+        Words::Images => images.extend(words),
+        Words::Arguments => arguments.extend(words),
+        Words::Nothing => {
+            if let Some(word) = words.first() {
+                return Err(Stop::Wrong(format!("error: `mkosi {}` takes no `{word}` after it\n", verb.name())));
+            }
+        }
+    }
+    arguments.extend(texts("arguments"));
+    let force = matches.get_count("force");
+    if matches.get_flag("rerun-build-scripts") && force > 0 {
+        return Err(Stop::Wrong("error: -f builds everything again: leave out --rerun-build-scripts\n".to_owned()));
+    }
+    let warnings = IGNORED
+        .iter()
+        .filter(|(name, value)| if *value { matches.contains_id(name) } else { matches.get_count(name) > 0 })
+        .map(|(name, _)| Diagnostic::warning(format!("the option --{name} does nothing any more")))
+        .collect();
+    Ok(Invocation {
+        verb,
+        images,
+        arguments,
+        settings: settings(&matches, &directories, here),
+        directory: directories.last().map_or(Some(here.to_owned()), |(_, directory)| directory.clone()),
+        force,
+        debug: matches.get_flag("debug"),
+        debug_shell: matches.get_flag("debug-shell"),
+        debug_workspace: matches.get_flag("debug-workspace"),
+        debug_sandbox: matches.get_flag("debug-sandbox"),
+        debug_timing: matches.get_flag("debug-timing"),
+        no_pager: matches.get_flag("no-pager"),
+        json: matches.get_flag("json"),
+        no_cache: matches.get_flag("no-cache"),
+        verify_cache: matches.get_flag("verify-cache"),
+        refresh: matches.get_flag("refresh"),
+        auto_bump: matches.get_flag("auto-bump"),
+        wipe_build_dir: matches.get_flag("wipe-build-dir"),
+        rerun_build_scripts: matches.get_flag("rerun-build-scripts"),
+        genkey_valid_days: text("genkey-valid-days").unwrap_or_default(),
+        genkey_common_name: text("genkey-common-name"),
+        doc_format: text("doc-format").unwrap_or_default(),
+        warnings,
+    })
+}
+
+fn unknown_verb(name: &str) -> Stop {
+    let known = Verb::ALL.iter().flat_map(|verb| std::iter::once(verb.name()).chain(verb.aliases().iter().copied()));
+    let mut text = format!("error: there is no verb `{name}`\n");
+    match nearest(name, known) {
+        Some(near) => text.push_str(&format!("  hint: did you mean `mkosi {near}`?\n")),
+        None => text.push_str(&format!("  hint: to build an image of that name: `mkosi build {name}`\n")),
+    }
+    Stop::Wrong(text)
+}
+
+/// The directories of `-C`, each seen from the one before, with their places on the command line. The empty one means
+/// that no project is read.
+fn directories(matches: &ArgMatches, here: &Path) -> Vec<(usize, Option<PathBuf>)> {
+    let mut from = here.to_owned();
+    let values = matches.get_many::<String>("directory").into_iter().flatten();
+    let indices = matches.indices_of("directory").into_iter().flatten();
+    indices
+        .zip(values)
+        .map(|(index, value)| {
+            if value.is_empty() {
+                return (index, None);
+            }
+            from = from.join(value);
+            let clean = from.canonicalize().unwrap_or_else(|_| from.clone());
+            from = clean.clone();
+            (index, Some(clean))
+        })
+        .collect()
+}
+
+/// The assignments of settings, in the order in which they stand on the command line.
+fn settings(matches: &ArgMatches, directories: &[(usize, Option<PathBuf>)], here: &Path) -> Vec<OptionSetting> {
+    let mut found: Vec<(usize, OptionSetting)> = Vec::new();
+    for setting in SETTINGS.iter() {
+        for arg in setting_args(setting) {
+            let id = arg.get_id().as_str().to_owned();
+            let values = matches.get_many::<String>(&id).into_iter().flatten();
+            let indices = matches.indices_of(&id).into_iter().flatten();
+            let option = if id.starts_with('-') { id.clone() } else { format!("--{id}") };
+            for (index, text) in indices.zip(values) {
+                // A relative path is seen from where the -C options before it lead.
+                let directory =
+                    directories.iter().rev().find(|(at, _)| *at < index).and_then(|(_, path)| path.as_deref());
+                found.push((
+                    index,
+                    OptionSetting {
+                        setting: setting.name.to_owned(),
+                        text: text.clone(),
+                        option: option.clone(),
+                        directory: directory.unwrap_or(here).to_owned(),
+                    },
+                ));
+            }
+        }
+    }
+    found.sort_by_key(|(index, _)| *index);
+    found.into_iter().map(|(_, setting)| setting).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parsed(arguments: &[&str]) -> Result<Invocation, Stop> {
+        parse(arguments.iter().map(OsString::from), Path::new("/"))
+    }
+
+    #[test]
+    fn the_command_is_consistent() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn every_option_of_the_table_reaches_its_setting() {
+        for setting in SETTINGS.iter() {
+            for option in setting.options.iter().chain(setting.old_options) {
+                let alone = !option.starts_with("--") && setting.short_value.is_some();
+                let arguments = if alone { vec![*option] } else { vec![*option, "x"] };
+                let settings = parsed(&arguments).unwrap().settings;
+                assert_eq!(settings.len(), 1, "{option}");
+                assert_eq!(settings[0].setting, setting.name, "{option}");
+                assert_eq!(settings[0].text, if alone { setting.short_value.unwrap() } else { "x" });
+            }
+        }
+    }
+
+    #[test]
+    fn order_and_directories() {
+        let invocation =
+            parsed(&["--package=a", "-C", "tmp", "-p", "b", "--package=", "-ffi", "build", "base", "--", "-x"])
+                .unwrap();
+        let texts: Vec<&str> = invocation.settings.iter().map(|setting| setting.text.as_str()).collect();
+        assert_eq!(texts, ["a", "b", "", "yes"]);
+        assert_eq!(invocation.settings[0].directory, Path::new("/"));
+        assert_eq!(invocation.settings[1].directory, Path::new("/tmp"));
+        assert_eq!(invocation.directory.as_deref(), Some(Path::new("/tmp")));
+        assert_eq!(
+            (invocation.force, invocation.images, invocation.arguments),
+            (2, vec!["base".to_owned()], vec!["-x".to_owned()])
+        );
+        assert_eq!(parsed(&["-C", ""]).unwrap().directory, None);
+    }
+
+    #[test]
+    fn verbs() {
+        assert_eq!(parsed(&["qemu", "x"]).unwrap().verb, Verb::Vm);
+        assert_eq!(parsed(&["--image=a,b", "summary"]).unwrap().images, ["a", "b"]);
+        assert_eq!(parsed(&["--preset", "a"]).unwrap().images, ["a"]);
+        let Err(Stop::Wrong(text)) = parsed(&["sumary"]) else { panic!("accepted") };
+        assert!(text.contains("did you mean `mkosi summary`"), "{text}");
+        let Err(Stop::Wrong(text)) = parsed(&["--pakage=x"]) else { panic!("accepted") };
+        assert!(text.contains("--package"), "{text}");
+        assert!(matches!(parsed(&["--version"]), Err(Stop::Show(_))));
+        assert_eq!(parsed(&["--default", "x"]).unwrap().warnings.len(), 1);
+    }
+
+    #[test]
+    fn help() {
+        insta::assert_snapshot!(command().term_width(100).render_help());
+    }
+}

@@ -1,0 +1,110 @@
+//! What building, explaining and cleaning have in common: the store, the compiled plan, and what is asked anew.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+
+use super::options::Invocation;
+use crate::config::table::SETTINGS;
+use crate::config::{Image, Loaded};
+use crate::exec::{Force, HostDigests, StoreLookup};
+use crate::plan::{Declarations, NodeId, Plan, Preview, compile, preview};
+use crate::store::{Hasher, Store};
+
+/// A store and the plan of the images that were asked for.
+pub struct Session {
+    /// The store.
+    pub store: Store,
+    /// The plan.
+    pub plan: Plan,
+    /// What is ignored of the store.
+    pub force: Force,
+}
+
+impl Session {
+    /// Opens the store and compiles the graph.
+    ///
+    /// # Errors
+    /// When the store can't be opened, or an input of the graph can't be read.
+    pub fn open(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow::Result<Self> {
+        let store = Store::open(&store_directory(loaded.image("main")))?;
+        let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+        let declarations = Declarations::built_in(&known)?;
+        let hasher = Hasher::new(&store);
+        let goals = goals(loaded);
+        let plan = compile(&declarations, &loaded.images, &goals, &HostDigests::new(&hasher))?;
+        // Digests that could not be kept are made again next time.
+        let _ = hasher.flush();
+        Ok(Self { store, plan, force: force(invocation, refresh) })
+    }
+
+    /// The nodes that the goals need, with their states.
+    pub fn preview(&self, skipped: bool) -> Vec<Preview> {
+        let mut nodes: Vec<NodeId> = self.plan.wanted();
+        if skipped {
+            let goals = self.plan.goals.iter().filter_map(|image| self.plan.nodes.get(image));
+            let more = goals.flat_map(|stages| stages.values().copied());
+            nodes.extend(more.filter(|id| self.plan.graph[*id].skipped.is_some()));
+            nodes.sort();
+            nodes.dedup();
+        }
+        preview(&self.plan, &nodes, &StoreLookup { store: &self.store, force: &self.force })
+    }
+}
+
+/// The images to bring up to date: those asked for and all that they depend on.
+fn goals(loaded: &Loaded) -> Vec<String> {
+    let mut goals = loaded.selected.clone();
+    let mut next = 0;
+    while let Some(image) = goals.get(next).and_then(|name| loaded.image(name)) {
+        for dependency in image.texts("Dependencies") {
+            if !goals.iter().any(|goal| goal == dependency) && loaded.image(dependency).is_some() {
+                goals.push(dependency.to_owned());
+            }
+        }
+        next += 1;
+    }
+    goals
+}
+
+fn force(invocation: &Invocation, refresh: bool) -> Force {
+    let all = match (invocation.no_cache, invocation.force) {
+        (true, _) => Some("--no-cache was given".to_owned()),
+        (false, 0 | 1) => None,
+        (false, _) => Some("-ff was given".to_owned()),
+    };
+    let volatile = match (refresh, invocation.refresh, invocation.force) {
+        (true, ..) => Some("`mkosi update` was asked for".to_owned()),
+        (_, true, _) => Some("--refresh was given".to_owned()),
+        (_, _, 0 | 1) => None,
+        _ => Some("-ff was given".to_owned()),
+    };
+    Force { all, volatile, outputs: invocation.force > 0 }
+}
+
+/// Where the store is: below `CacheDirectory=`, else in the user's cache directory, `/var/cache/mkosi` for root.
+pub fn store_directory(main: Option<&Image>) -> PathBuf {
+    if let Some(directory) = main.and_then(|image| image.path("CacheDirectory")) {
+        return directory.join("store");
+    }
+    let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let user = absolute("XDG_CACHE_HOME").or_else(|| absolute("HOME").map(|home| home.join(".cache")));
+    match user {
+        Some(directory) if !crate::sandbox::started_as_root() => directory.join("mkosi"),
+        _ => PathBuf::from("/var/cache/mkosi"),
+    }
+}
+
+/// Removes a file or directory tree; one that isn't there is fine.
+///
+/// # Errors
+/// When it can't be removed.
+pub fn remove(path: &Path) -> anyhow::Result<()> {
+    match path.symlink_metadata() {
+        Err(_) => Ok(()),
+        Ok(meta) if meta.is_dir() => {
+            crate::store::remove_tree(path).with_context(|| format!("can't remove {}", path.display()))
+        }
+        Ok(_) => std::fs::remove_file(path).with_context(|| format!("can't remove {}", path.display())),
+    }
+}

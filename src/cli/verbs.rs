@@ -1,0 +1,97 @@
+//! The verbs of the command line.
+//!
+//! Knows nothing of what they do.
+
+/// What the words after a verb are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// Names of images; arguments for scripts stand after `--`.
+    Images,
+    /// Arguments, before and after `--`.
+    Arguments,
+    /// There are none.
+    Nothing,
+}
+
+macro_rules! verbs {
+    ($($variant:ident $name:literal $aliases:tt $words:ident $implemented:literal $help:literal;)*) => {
+        /// A verb: what mkosi is asked to do.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Verb {
+            $(#[doc = $help] $variant,)*
+        }
+
+        impl Verb {
+            /// Every verb, in the order of the help.
+            pub const ALL: &[Verb] = &[$(Verb::$variant),*];
+
+            /// The name on the command line.
+            pub const fn name(self) -> &'static str {
+                match self { $(Verb::$variant => $name,)* }
+            }
+
+            /// Other names for it.
+            pub const fn aliases(self) -> &'static [&'static str] {
+                match self { $(Verb::$variant => &$aliases,)* }
+            }
+
+            /// What it does, in a line.
+            pub const fn help(self) -> &'static str {
+                match self { $(Verb::$variant => $help,)* }
+            }
+
+            /// What the words after it are.
+            pub const fn words(self) -> Words {
+                match self { $(Verb::$variant => Words::$words,)* }
+            }
+
+            /// Whether this version can do it.
+            pub const fn implemented(self) -> bool {
+                match self { $(Verb::$variant => $implemented,)* }
+            }
+        }
+    };
+}
+
+verbs! {
+    Build "build" [] Images true "Build images";
+    Summary "summary" [] Images true "Show what is configured, and where";
+    Graph "graph" [] Images true "Show the steps of a build, and which of them would run";
+    CatConfig "cat-config" [] Images true "Show the configuration files that are read";
+    Clean "clean" [] Images true "Remove outputs; with -f what is kept for the next build as well";
+    Store "store" [] Arguments true "Look into, check or tidy the store";
+    Update "update" [] Images true "Look for newer packages, and build what they change";
+    Shell "shell" [] Arguments false "Run a shell in the image";
+    Boot "boot" [] Arguments false "Boot the image in a container";
+    Vm "vm" ["qemu"] Arguments false "Boot the image in a virtual machine";
+    Ssh "ssh" [] Arguments false "Log in to the running virtual machine";
+    Journalctl "journalctl" [] Arguments false "Read the image's journal";
+    Coredumpctl "coredumpctl" [] Arguments false "Look for core dumps in the image";
+    Sysupdate "sysupdate" [] Arguments false "Run systemd-sysupdate on the outputs";
+    Box "box" ["sandbox"] Arguments false "Run a program with the tools of the build";
+    Serve "serve" [] Nothing false "Serve the outputs over HTTP";
+    Burn "burn" [] Arguments false "Write the image to a drive";
+    Bump "bump" [] Nothing false "Raise the image's version";
+    Genkey "genkey" [] Nothing false "Make a key and certificate for Secure Boot";
+    Init "init" [] Nothing false "Set up the host";
+    Dependencies "dependencies" [] Arguments false "List the packages that builds need on the host";
+    LatestSnapshot "latest-snapshot" [] Nothing false "Show the newest snapshot of the mirror";
+    Documentation "documentation" [] Arguments false "Show the manual";
+    Completion "completion" [] Arguments false "Print completions for a shell";
+    Help "help" [] Nothing true "Show this help";
+}
+
+impl Verb {
+    /// The verb of a name.
+    pub fn find(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|verb| verb.name() == name || verb.aliases().contains(&name))
+    }
+
+    /// Whether it needs no configuration.
+    pub const fn needs_no_configuration(self) -> bool {
+        matches!(
+            self,
+            Self::Help | Self::Genkey | Self::Documentation | Self::Dependencies | Self::Completion | Self::Init
+        )
+    }
+}

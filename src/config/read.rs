@@ -1,0 +1,552 @@
+//! From the text of a setting to its value, by the setting's kind.
+//!
+//! Knows nothing of where the text stands, and nothing of other settings.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::table::{self, Choices, Item, Kind, PathRule, Split};
+use super::value::Value;
+use super::words::{boolean, glob_matches, quoted};
+use super::{lists, paths, version};
+use crate::types::suggest::nearest;
+
+/// The version of the configuration language that is read, which `MinimumVersion=` is compared with.
+pub const LANGUAGE_VERSION: &str = "27";
+
+/// Why a text isn't accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// What is wrong.
+    pub message: String,
+    /// The part of the text that is meant; none for the whole.
+    pub token: Option<String>,
+    /// What is accepted.
+    pub accepted: Option<String>,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    pub(super) fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), token: None, accepted: None, hint: None }
+    }
+
+    pub(super) fn about(mut self, token: &str) -> Self {
+        self.token = Some(token.to_owned());
+        self
+    }
+
+    pub(super) fn accepting(mut self, accepted: impl Into<String>) -> Self {
+        self.accepted = Some(accepted.into());
+        self
+    }
+
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// What a text is read with.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    /// What relative paths are seen from.
+    pub directory: &'a Path,
+    /// The environment of the program.
+    pub environment: &'a BTreeMap<String, String>,
+    /// Keep `!pattern` in the list, to be applied to another list that this one is appended to.
+    pub keep_removals: bool,
+}
+
+impl Reader<'_> {
+    /// Reads an assignment. `old` is the value so far, which lists add to; `None` is the answer when the assignment
+    /// resets the setting.
+    ///
+    /// # Errors
+    /// When the text isn't accepted.
+    pub fn read(&self, kind: Kind, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
+        match kind {
+            // These two read the empty text in their own way.
+            Kind::Source(choices) => return source(choices, text).map(Some),
+            Kind::MinimumVersion if text.is_empty() => return Ok(old.cloned()),
+            Kind::Artifacts(_) if text.is_empty() => return Ok(Some(Value::List(Vec::new()))),
+            Kind::List { .. } | Kind::Packages | Kind::Scripts | Kind::Artifacts(_) => {
+                return self.list(kind, text, old);
+            }
+            Kind::Dict { passes } => return self.dict(text, passes, old),
+            Kind::Credentials => return self.credentials(text, old),
+            _ if text.is_empty() => return Ok(None),
+            _ => {}
+        }
+        self.scalar(kind, text, old).map(Some)
+    }
+
+    /// Reads one item of a list that stands for itself, such as a file that was found: nothing is cut.
+    ///
+    /// # Errors
+    /// When the item isn't accepted.
+    pub fn read_item(&self, kind: Kind, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
+        let item = match kind {
+            Kind::List { item, .. } => item,
+            Kind::Scripts => Item::Path(PathRule::EXISTS),
+            _ => return self.read(kind, text, old),
+        };
+        let mut items = old.map(Value::items).unwrap_or_default().to_vec();
+        items.push(self.item(item, text)?);
+        Ok(Some(Value::List(items)))
+    }
+
+    fn scalar(&self, kind: Kind, text: &str, old: Option<&Value>) -> Result<Value, Refusal> {
+        match kind {
+            Kind::Bool => boolean(text)
+                .map(Value::Bool)
+                .ok_or_else(|| Refusal::new(format!("`{text}` is not a boolean")).accepting("yes, no")),
+            Kind::Feature => match (text, boolean(text)) {
+                ("auto", _) => Ok(Value::text("auto")),
+                (_, Some(true)) => Ok(Value::text("enabled")),
+                (_, Some(false)) => Ok(Value::text("disabled")),
+                _ => Err(Refusal::new(format!("`{text}` is not a boolean or `auto`")).accepting("auto, yes, no")),
+            },
+            Kind::Text => Ok(Value::text(text)),
+            Kind::Name => name(text),
+            Kind::Number { min } => number(text, min),
+            Kind::Mode => mode(text),
+            Kind::Bytes => bytes(text),
+            Kind::SectorSize => match number(text, 0)? {
+                value @ Value::Number(size) if (512..=4096).contains(&size) && size.count_ones() == 1 => Ok(value),
+                _ => Err(Refusal::new(format!("`{text}` is no sector size")).accepting("512, 1024, 2048, 4096")),
+            },
+            Kind::VsockCid => match text {
+                "auto" => Ok(Value::Number(-1)),
+                "hash" => Ok(Value::Number(-2)),
+                _ => match text.parse::<i64>() {
+                    Ok(cid) if (3..0xFFFF_FFFF).contains(&cid) => Ok(Value::Number(cid)),
+                    _ => Err(Refusal::new(format!("`{text}` is no VSock connection ID"))
+                        .accepting("auto, hash, or a number from 3 to 4294967294")),
+                },
+            },
+            Kind::Uuid => uuid(text),
+            Kind::MinimumVersion => minimum_version(text, old),
+            Kind::Enum(choices) => choice(choices, text),
+            Kind::Path(rule) => self.path(rule, text),
+            Kind::KeyFile => {
+                let path = paths::absolute(text, self.directory, self.environment);
+                // A key of an engine or provider is named by a URI (RFC 7512) or in words, not by a file.
+                let uri = text.contains(':') && !path.exists();
+                Ok(if uri { Value::text(text) } else { Value::Path(path) })
+            }
+            Kind::Password => {
+                let text = text.trim();
+                let (hashed, password) =
+                    text.strip_prefix("hashed:").map_or((false, text), |password| (true, password));
+                Ok(Value::Map(BTreeMap::from([
+                    ("hashed".to_owned(), Value::Bool(hashed)),
+                    ("password".to_owned(), Value::text(password)),
+                ])))
+            }
+            // The collections are read elsewhere.
+            _ => Ok(Value::None),
+        }
+    }
+
+    fn path(&self, rule: PathRule, text: &str) -> Result<Value, Refusal> {
+        if rule.constants.contains(&text) {
+            return Ok(Value::text(text));
+        }
+        if rule.absolute && !Path::new(text).is_absolute() {
+            return Err(Refusal::new(format!("`{text}` must be an absolute path")).about(text));
+        }
+        let written = paths::joined(text, self.directory, self.environment);
+        if rule.required && !written.exists() {
+            return Err(self.missing(text, &written, rule.constants));
+        }
+        if let Some(excluded) = rule.exclude.iter().find(|excluded| written.starts_with(excluded)) {
+            return Err(Refusal::new(format!("`{text}` may not lie in {excluded}")).about(text));
+        }
+        Ok(Value::Path(paths::resolve(&written)))
+    }
+
+    fn missing(&self, text: &str, path: &Path, constants: &[&'static str]) -> Refusal {
+        let refusal = Refusal::new(format!("`{text}` does not exist")).about(text);
+        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let siblings: Vec<String> = path
+            .parent()
+            .and_then(|parent| parent.read_dir().ok())
+            .map(|entries| entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+            .unwrap_or_default();
+        let near =
+            nearest(text, constants.iter().copied()).or_else(|| nearest(&name, siblings.iter().map(String::as_str)));
+        match near {
+            Some(near) => refusal.hint(format!("did you mean `{near}`?")),
+            None => refusal.hint(format!("relative paths are seen from {}", self.directory.display())),
+        }
+    }
+
+    fn list(&self, kind: Kind, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
+        let (item, split) = match kind {
+            Kind::List { item, split } => (item, split),
+            Kind::Artifacts(choices) => {
+                if let Some(all) = boolean(text) {
+                    let count = if all { 4 } else { 3 };
+                    let names = choices.names.iter().take(count).copied();
+                    return Ok(Some(Value::List(names.map(Value::text).collect())));
+                }
+                (Item::Choice(choices), Split::Words)
+            }
+            Kind::Scripts => (Item::Path(PathRule::EXISTS), Split::Words),
+            _ => (Item::Word, Split::Words),
+        };
+        let words = split_words(text, split)?;
+        // Only the empty text resets; Include= alone has nothing that could be reset.
+        if words.is_empty() {
+            return Ok(None);
+        }
+        let mut items = old.map(Value::items).unwrap_or_default().to_vec();
+        for word in words.iter().filter(|word| !word.is_empty()) {
+            if kind == Kind::Scripts {
+                for path in self.expand(word)? {
+                    items.push(self.item(item, &path)?);
+                }
+            } else if let (Item::Word, Some(pattern)) = (item, word.strip_prefix('!')) {
+                items.retain(|kept| !kept.as_text().is_some_and(|kept| glob_matches(pattern, kept)));
+                if self.keep_removals {
+                    items.push(Value::text(word.as_str()));
+                }
+            } else {
+                items.push(self.item(item, word)?);
+            }
+        }
+        if kind == Kind::Packages {
+            items.sort_by_key(|item| {
+                let text = item.as_text().unwrap_or_default().to_owned();
+                let class = if text.starts_with('(') { 2 } else { u8::from(text.starts_with('/')) };
+                (class, text)
+            });
+        }
+        Ok(Some(Value::List(items)))
+    }
+
+    /// The paths that a shell pattern stands for, sorted; a name without pattern characters must exist.
+    fn expand(&self, word: &str) -> Result<Vec<String>, Refusal> {
+        let written = paths::joined(word, self.directory, self.environment);
+        let pattern = written.to_string_lossy();
+        if !pattern.contains(['*', '?', '[']) {
+            return if written.exists() {
+                Ok(vec![pattern.into_owned()])
+            } else {
+                Err(self.missing(word, &written, &[]))
+            };
+        }
+        let found = glob::glob(&pattern)
+            .map_err(|error| Refusal::new(format!("`{word}` is no shell pattern: {}", error.msg)).about(word))?;
+        let mut found: Vec<PathBuf> = found.flatten().collect();
+        found.sort();
+        Ok(found.into_iter().map(|path| path.to_string_lossy().into_owned()).collect())
+    }
+
+    fn item(&self, item: Item, text: &str) -> Result<Value, Refusal> {
+        match item {
+            Item::Word | Item::Text => Ok(Value::text(text)),
+            Item::Name => name(text),
+            Item::Choice(choices) => choice(choices, text),
+            Item::Regex if text == "default" || text == "host" => Ok(Value::text(text)),
+            Item::Regex => Ok(Value::text(format!("re:{text}"))),
+            Item::Path(rule) => self.path(rule, text),
+            Item::Tree { required, absolute, directory, bare } => self.tree(text, required, absolute, directory, bare),
+            Item::Drive => lists::drive(text, self),
+            Item::UkiProfile => {
+                let path = paths::absolute(text, self.directory, self.environment);
+                lists::uki_profile(&path)
+            }
+        }
+    }
+
+    fn tree(&self, text: &str, required: bool, absolute: bool, directory: bool, bare: bool) -> Result<Value, Refusal> {
+        let (source, target) = match text.split_once(':') {
+            Some((source, target)) if !bare => (source, Some(target)),
+            _ => (text, None),
+        };
+        let rule = if required { PathRule::EXISTS } else { PathRule::ANY };
+        let path = self.path(rule, source)?;
+        if directory && path.as_path().is_some_and(|path| !path.is_dir()) {
+            return Err(Refusal::new(format!("`{source}` is not a directory")).about(source));
+        }
+        let target = match target {
+            Some(target) if absolute && !target.starts_with('/') => {
+                return Err(Refusal::new(format!("the target `{target}` must be an absolute path"))
+                    .about(text)
+                    .hint(format!("write `{source}:/{target}`")));
+            }
+            Some(target) => Value::Text(paths::tidy(&super::words::expand_variables(target, self.environment))),
+            None => Value::None,
+        };
+        Ok(Value::Map(BTreeMap::from([("source".to_owned(), path), ("target".to_owned(), target)])))
+    }
+
+    fn dict(&self, text: &str, passes: bool, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
+        let words = split_words(text, Split::Quoted)?;
+        if words.is_empty() {
+            return Ok(None);
+        }
+        let mut map = match old {
+            Some(Value::Map(map)) => map.clone(),
+            _ => BTreeMap::new(),
+        };
+        for word in words.iter().filter(|word| !word.is_empty()) {
+            let (key, value) = match word.split_once('=') {
+                Some((key, value)) => (key.trim(), value.trim().to_owned()),
+                None if passes => (word.as_str(), self.environment.get(word.trim()).cloned().unwrap_or_default()),
+                None => (word.as_str(), String::new()),
+            };
+            map.insert(key.trim().to_owned(), Value::Text(value));
+        }
+        Ok(Some(Value::Map(map)))
+    }
+
+    fn credentials(&self, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
+        let mut items = old.map(Value::items).unwrap_or_default().to_vec();
+        let credential = |name: String, field: &str, value: Value| {
+            Value::Map(BTreeMap::from([("name".to_owned(), Value::Text(name)), (field.to_owned(), value)]))
+        };
+        if !text.is_empty() && !text.contains('=') {
+            let path = paths::joined(text, self.directory, self.environment);
+            let mut files = match path.read_dir() {
+                Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(|path| !path.is_dir()).collect(),
+                Err(_) if path.exists() => vec![path],
+                Err(_) => return Err(self.missing(text, &path, &[])),
+            };
+            files.sort();
+            for file in files {
+                let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+                items.push(credential(name, "path", Value::Path(file)));
+            }
+            return Ok(Some(Value::List(items)));
+        }
+        let words = split_words(text, Split::Quoted)?;
+        if words.is_empty() {
+            return Ok(None);
+        }
+        for word in words.iter().filter(|word| !word.is_empty()) {
+            let (name, value) = word.split_once('=').unwrap_or((word, ""));
+            items.push(credential(name.trim().to_owned(), "value", Value::text(value.trim())));
+        }
+        Ok(Some(Value::List(items)))
+    }
+}
+
+fn split_words(text: &str, split: Split) -> Result<Vec<String>, Refusal> {
+    Ok(match split {
+        Split::Words => {
+            let words = text.split(|c: char| c == ',' || c.is_whitespace());
+            words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
+        }
+        Split::Spaces => match text {
+            "" => Vec::new(),
+            text => text.split([' ', '\n']).map(str::to_owned).collect(),
+        },
+        Split::Quoted => {
+            quoted(text).map_err(|problem| Refusal::new(format!("can't cut the text into words: {problem}")))?
+        }
+    })
+}
+
+fn name(text: &str) -> Result<Value, Refusal> {
+    match text.trim() {
+        "." | ".." => Err(Refusal::new(format!("`{text}` is not a name")).about(text)),
+        trimmed if trimmed.contains('/') => Err(Refusal::new(format!("`{text}` must be a name without a path"))
+            .about(text)
+            .hint("leave the directory out; OutputDirectory= says where outputs are put")),
+        _ => Ok(Value::text(text)),
+    }
+}
+
+fn number(text: &str, min: i64) -> Result<Value, Refusal> {
+    match text.trim().parse::<i64>() {
+        Ok(number) if number >= min => Ok(Value::Number(number)),
+        Ok(_) => Err(Refusal::new(format!("`{text}` is less than {min}"))),
+        Err(_) => Err(Refusal::new(format!("`{text}` is not a number")).accepting("a whole number")),
+    }
+}
+
+fn mode(text: &str) -> Result<Value, Refusal> {
+    let digits = text.strip_prefix("0o").unwrap_or(text);
+    match i64::from_str_radix(digits, 8) {
+        Ok(mode) if (0..=0o1777).contains(&mode) => Ok(Value::Number(mode)),
+        _ => Err(Refusal::new(format!("`{text}` is no access mode")).accepting("an octal number from 0 to 1777")),
+    }
+}
+
+/// A size in bytes, rounded up to whole pages.
+pub(super) fn bytes(text: &str) -> Result<Value, Refusal> {
+    const PAGE: f64 = 4096.0;
+    let refusal = || {
+        Refusal::new(format!("`{text}` is no size")).about(text).accepting("a number with K, M or G, 512M for instance")
+    };
+    let (digits, factor) = match text.char_indices().next_back() {
+        Some((at, 'G')) => (text.get(..at), 1024.0 * 1024.0 * 1024.0),
+        Some((at, 'M')) => (text.get(..at), 1024.0 * 1024.0),
+        Some((at, 'K')) => (text.get(..at), 1024.0),
+        _ => (Some(text), 1.0),
+    };
+    let number: f64 = digits.and_then(|digits| digits.trim().parse().ok()).ok_or_else(refusal)?;
+    let bytes = ((number * factor).ceil() / PAGE).ceil() * PAGE;
+    // Beyond 2^53 a float no longer holds every byte, and no disk is that large.
+    if bytes > 0.0 && bytes <= 9_007_199_254_740_992.0 { Ok(Value::Number(bytes as i64)) } else { Err(refusal()) }
+}
+
+fn uuid(text: &str) -> Result<Value, Refusal> {
+    if text == "random" {
+        return Ok(Value::text(text));
+    }
+    let bare = text.trim().trim_start_matches("urn:").trim_start_matches("uuid:");
+    let digits: String =
+        bare.trim_matches(['{', '}']).chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect();
+    if digits.len() != 32 || !digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return Err(Refusal::new(format!("`{text}` is no UUID")).accepting("32 hexadecimal digits, or random"));
+    }
+    let parts: Vec<&str> =
+        [0..8, 8..12, 12..16, 16..20, 20..32].into_iter().filter_map(|range| digits.get(range)).collect();
+    Ok(Value::text(parts.join("-")))
+}
+
+fn minimum_version(text: &str, old: Option<&Value>) -> Result<Value, Refusal> {
+    // A commit of another program's history says nothing about this one.
+    if text.starts_with("commit:") {
+        return Ok(old.cloned().unwrap_or_else(|| Value::text(text)));
+    }
+    if version::compare(text, LANGUAGE_VERSION).is_gt() {
+        return Err(Refusal::new(format!(
+            "this configuration needs version {text}, but {LANGUAGE_VERSION} is read here"
+        ))
+        .hint("use a newer version, or lower MinimumVersion="));
+    }
+    match old.and_then(Value::as_text) {
+        Some(old) if !old.starts_with("commit:") && version::compare(old, text).is_ge() => Ok(Value::text(old)),
+        _ => Ok(Value::text(text)),
+    }
+}
+
+/// One of an enumeration, a boolean included where it has a meaning.
+pub(super) fn choice(choices: &Choices, text: &str) -> Result<Value, Refusal> {
+    if let Some(name) = choices.find(text) {
+        return Ok(Value::text(name));
+    }
+    if let (Some((yes, no)), Some(value)) = (choices.boolean, boolean(text)) {
+        return Ok(Value::text(if value { yes } else { no }));
+    }
+    let refusal = Refusal::new(format!("`{text}` is not one of the choices")).about(text).accepting(choices.accepted());
+    let spellings = choices.names.iter().copied().chain(choices.aliases.iter().map(|(alias, _)| *alias));
+    Err(match nearest(text, spellings) {
+        Some(near) => refusal.hint(format!("did you mean `{near}`?")),
+        None => refusal,
+    })
+}
+
+fn source(choices: &Choices, text: &str) -> Result<Value, Refusal> {
+    if text.is_empty() {
+        return Ok(table::source(choices.names.first().copied().unwrap_or_default(), ""));
+    }
+    let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+    let kind = choice(choices, kind)?;
+    Ok(table::source(kind.as_text().unwrap_or_default(), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::table::{SETTINGS, find};
+    use super::*;
+
+    static EMPTY: BTreeMap<String, String> = BTreeMap::new();
+
+    fn read(name: &str, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
+        let reader = Reader { directory: Path::new("/tmp"), environment: &EMPTY, keep_removals: false };
+        reader.read(find(name).unwrap().kind, text, old)
+    }
+
+    fn texts(value: &Value) -> Vec<&str> {
+        value.items().iter().filter_map(Value::as_text).collect()
+    }
+
+    #[test]
+    fn scalars() {
+        assert_eq!(read("WithDocs", "off", None), Ok(Some(Value::Bool(false))));
+        assert_eq!(read("Bootable", "yes", None), Ok(Some(Value::text("enabled"))));
+        assert_eq!(read("CompressOutput", "zst", None), Ok(Some(Value::text("zstd"))));
+        assert_eq!(read("CompressOutput", "no", None), Ok(Some(Value::text("none"))));
+        assert_eq!(read("OutputSize", "1.5M", None), Ok(Some(Value::Number(1_572_864))));
+        assert_eq!(read("OutputSize", "1", None), Ok(Some(Value::Number(4096))));
+        assert_eq!(read("OutputMode", "0644", None), Ok(Some(Value::Number(0o644))));
+        assert_eq!(read("Format", "", None), Ok(None));
+        assert_eq!(
+            read("Seed", "{0E9A6FE068F6408CBE13136054D20445}", None),
+            Ok(Some(Value::text("0e9a6fe0-68f6-408c-be13-136054d20445")))
+        );
+        for (name, text) in [
+            ("WithDocs", "maybe"),
+            ("Format", "dsk"),
+            ("OutputSize", "-1G"),
+            ("OutputSize", "1T"),
+            ("SectorSize", "513"),
+            ("OutputMode", "9"),
+            ("Output", "a/b"),
+            ("Seed", "12"),
+            ("VSockCID", "2"),
+            ("CompressLevel", "-1"),
+            ("Splash", "a.bmp"),
+            ("MinimumVersion", "28"),
+            ("ToolsTree", "/nowhere/at/all"),
+            ("SecureBootKeySource", "x"),
+        ] {
+            assert!(read(name, text, None).is_err(), "{name}={text}");
+        }
+    }
+
+    #[test]
+    fn lists_add_remove_and_reset() {
+        let one = read("Packages", "b, a\n(x if y)\n/p", None).unwrap().unwrap();
+        assert_eq!(texts(&one), ["a", "b", "if", "y)", "/p", "(x"]);
+        let two = read("Packages", "c !a*", Some(&one)).unwrap().unwrap();
+        assert!(texts(&two).contains(&"c") && !texts(&two).contains(&"a"));
+        assert_eq!(read("Packages", "", Some(&two)), Ok(None));
+        assert_eq!(
+            texts(&read("KernelModulesInclude", "default host ^a", None).unwrap().unwrap()),
+            ["default", "host", "re:^a"]
+        );
+        assert_eq!(texts(&read("RemoveFiles", "!/a /b", None).unwrap().unwrap()), ["!/a", "/b"]);
+    }
+
+    #[test]
+    fn trees_and_maps() {
+        let tree = read("ExtraTrees", "nowhere/x:/usr/", None).unwrap().unwrap();
+        let first = &tree.items()[0];
+        assert_eq!(first.field("source").and_then(Value::as_path), Some(Path::new("/tmp/nowhere/x")));
+        assert_eq!(first.field("target"), Some(&Value::text("/usr")));
+        assert!(read("ExtraTrees", "a:usr", None).is_err());
+        let environment = read("Environment", "A=1 B='x y'", None).unwrap().unwrap();
+        assert_eq!(environment.field("B"), Some(&Value::text("x y")));
+        let password = read("RootPassword", "hashed:$6$x", None).unwrap().unwrap();
+        assert_eq!(password.field("hashed"), Some(&Value::Bool(true)));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(index in 0..180usize, text in "\\PC{0,30}") {
+            let reader = Reader { directory: Path::new("/nowhere"), environment: &EMPTY, keep_removals: true };
+            let _ = reader.read(SETTINGS[index].kind, &text, None);
+        }
+
+        #[test]
+        fn numbers_round_trip(number in 0..i64::MAX) {
+            prop_assert_eq!(read("CompressLevel", &number.to_string(), None), Ok(Some(Value::Number(number))));
+        }
+
+        #[test]
+        fn words_round_trip(words in proptest::collection::vec("[a-z*/:=-]{1,8}", 1..6)) {
+            let value = read("RemoveFiles", &words.join(" "), None).unwrap().unwrap();
+            prop_assert_eq!(texts(&value), words);
+        }
+    }
+}
