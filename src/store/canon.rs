@@ -14,8 +14,8 @@ use std::path::Path;
 
 use super::error::Context;
 use super::index::{parent, path_order};
-use super::scan::{self, Raw, Scanned};
-use super::walk::host_path;
+use super::scan::{self, Raw, Scanned, index_of};
+use super::walk::{Opened, host_path};
 use super::{Entry, Kind, MergedTree, Meta, StoreError, TreeIndex, work};
 
 /// What has to be done to an upper directory, and what remains of it.
@@ -31,6 +31,8 @@ pub(super) struct Plan {
     opaque: Vec<Vec<u8>>,
     /// Whiteouts to make.
     whiteouts: Vec<Vec<u8>>,
+    /// Keeps closed directories open until all is done.
+    _opened: Opened,
 }
 
 /// Compares what was found in an upper directory with the tree below.
@@ -48,7 +50,7 @@ pub(super) fn plan(lower: &MergedTree, scanned: Scanned) -> Plan {
             dir = parent(at);
         }
     }
-    let mut plan = Plan { files: scanned.sockets, ..Plan::default() };
+    let mut plan = Plan { files: scanned.sockets, _opened: scanned.opened, ..Plan::default() };
     for (mut raw, changed) in scanned.raws.into_iter().zip(changed) {
         let directory = matches!(raw.entry.kind, Kind::Directory { .. });
         if !changed && !(directory && leading.contains(&raw.entry.path)) {
@@ -136,7 +138,7 @@ fn hidden_by_opaque(lower: &MergedTree, raws: &[Raw]) -> Vec<Vec<u8>> {
 impl Plan {
     /// Without a lower tree everything stays as it is, apart from sockets.
     pub fn keep_all(scanned: Scanned) -> Self {
-        Self { kept: scanned.raws, files: scanned.sockets, ..Self::default() }
+        Self { kept: scanned.raws, files: scanned.sockets, _opened: scanned.opened, ..Self::default() }
     }
 
     /// Brings the upper directory to the canonical form.
@@ -160,15 +162,15 @@ impl Plan {
 
     /// The index of what remains.
     pub fn into_index(self) -> TreeIndex {
-        Scanned { raws: self.kept, sockets: Vec::new() }.into_index()
+        index_of(self.kept)
     }
 }
 
-/// The difference from the whole tree `lower` to the whole tree `raws`: the entries of the canonical layer.
-pub(super) fn difference(lower: &MergedTree, mut raws: Vec<Raw>) -> Vec<Raw> {
+/// The difference from the whole tree `lower` to the whole tree `scanned`; what is kept is the canonical layer.
+pub(super) fn difference(lower: &MergedTree, mut scanned: Scanned) -> Plan {
     // A whole tree is an upper directory whose root is opaque.
-    if let Some(root) = raws.first_mut() {
+    if let Some(root) = scanned.raws.first_mut() {
         root.entry.kind = Kind::Directory { opaque: true };
     }
-    plan(lower, Scanned { raws, sockets: Vec::new() }).kept
+    plan(lower, scanned)
 }

@@ -120,10 +120,11 @@ fn copy_content(source: &Path, path: &Path, read_only: bool) -> Result<bool, Sto
 /// When something can't be read or moved.
 pub fn diff(lower: &MergedTree, changed: &Path, upper: &Path) -> Result<(), StoreError> {
     let scanned = scan::scan_plain(changed)?;
-    let kept = canon::difference(lower, scanned.raws);
+    let plan = canon::difference(lower, scanned);
+    let kept = &plan.kept;
     fs::create_dir_all(upper).context("make", upper)?;
     // Moving needs a way in and out of each directory, whatever its mode; the modes are set at the end.
-    for raw in &kept {
+    for raw in kept {
         let (from, to) = (host_path(changed, &raw.entry.path), host_path(upper, &raw.entry.path));
         match raw.entry.kind {
             Kind::Directory { .. } => {

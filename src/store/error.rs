@@ -3,8 +3,6 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rustix::io::Errno;
-
 /// What went wrong in the store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -88,8 +86,7 @@ impl StoreError {
     /// Wraps the error of trying to `what` on `path`.
     pub(super) fn io(what: &'static str, path: &Path, source: impl Into<io::Error>) -> Self {
         let source = source.into();
-        let full = [Errno::NOSPC, Errno::DQUOT].iter().any(|errno| source.raw_os_error() == Some(errno.raw_os_error()));
-        if full {
+        if matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) {
             return Self::Full { what, path: path.to_owned(), store: path.to_owned() };
         }
         Self::Io { what, path: path.to_owned(), source }

@@ -100,7 +100,8 @@ impl Hasher {
         // A copy, not the lock: a worker that waits for others may take up another call for the same root.
         let shared = self.cache(&id);
         let cache = locked(&shared).clone();
-        let found = walk::walk(&root, false, &|path| !excluded.is_empty() && excluded.contains(path))?;
+        let skip = |path: &[u8]| !excluded.is_empty() && excluded.contains(path);
+        let found = walk::walk(&root, false, &skip)?.found;
         let read: Vec<Option<Answer>> =
             found.par_iter().map(|found| answer(&root, found, &cache, options)).collect::<Result<_, _>>()?;
         let mut entries = Vec::with_capacity(read.len());
@@ -208,4 +209,156 @@ fn excluded(root: &Path, options: &TreeOptions) -> Result<HashSet<Vec<u8>>, Stor
         std::iter::from_fn(|| above.inspect(|at| above = parent(at))).all(|at| at.is_empty() || !all.contains(at))
     });
     Ok(paths)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::store::testing::store;
+
+    /// Long enough ago for the cache to trust.
+    fn write(path: &Path, content: &str) {
+        fs::write(path, content).unwrap();
+        fs::File::options().write(true).open(path).unwrap().set_modified(SystemTime::now() - HOUR).unwrap();
+    }
+
+    const HOUR: Duration = Duration::from_secs(3600);
+    const GRAIN: Duration = Duration::from_millis(25);
+
+    fn tree() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join("d")).unwrap();
+        for (name, content) in [("d/a", "a"), ("d/b", "b"), ("script", "#!/bin/sh")] {
+            write(&dir.path().join(name), content);
+            fs::set_permissions(dir.path().join(name), Permissions::from_mode(0o644)).unwrap();
+        }
+        symlink("d/a", dir.path().join("link")).unwrap();
+        dir
+    }
+
+    #[test]
+    fn everything_but_times_and_links_counts() {
+        let test = store();
+        let plain = TreeOptions::default();
+        let digest = |dir: &Path, options: &TreeOptions| Hasher::new(&test.store).tree(dir, options).unwrap();
+        let (one, two) = (tree(), tree());
+        let want = digest(one.path(), &plain);
+        assert_eq!(digest(two.path(), &plain), want);
+        symlink(one.path(), two.path().join("to")).unwrap();
+        assert_eq!(digest(&two.path().join("to"), &plain), want, "the path itself is followed");
+        let changed = |action: &dyn Fn(&Path), options: &TreeOptions| {
+            let dir = tree();
+            action(dir.path());
+            digest(dir.path(), options)
+        };
+        let owners = TreeOptions { owners: true, ..TreeOptions::default() };
+        let chowned = |dir: &Path| chown(dir.join("d/a"), Some(7), None).unwrap();
+        assert_eq!(changed(&chowned, &plain), want);
+        assert_ne!(changed(&chowned, &owners), digest(one.path(), &owners));
+        let same: [&dyn Fn(&Path); 3] = [
+            &|dir| fs::File::open(dir.join("d/a")).unwrap().set_modified(SystemTime::UNIX_EPOCH).unwrap(),
+            &|dir| walk::set_xattr(&dir.join("d/a"), b"user.note", b"n").unwrap(),
+            &|dir| drop(std::os::unix::net::UnixListener::bind(dir.join("sock")).unwrap()),
+        ];
+        for action in same {
+            assert_eq!(changed(action, &plain), want);
+        }
+        let capability = [1, 0, 0, 2, 0, 32, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let other: [&dyn Fn(&Path); 7] = [
+            &|dir| fs::write(dir.join("d/a"), "A").unwrap(),
+            &|dir| fs::rename(dir.join("d/a"), dir.join("d/c")).unwrap(),
+            &|dir| fs::set_permissions(dir.join("script"), Permissions::from_mode(0o755)).unwrap(),
+            &|dir| fs::remove_file(dir.join("link")).and_then(|()| symlink("d/b", dir.join("link"))).unwrap(),
+            &|dir| fs::create_dir(dir.join("empty")).unwrap(),
+            &|dir| fs::set_permissions(dir.join("d"), Permissions::from_mode(0o700)).unwrap(),
+            &|dir| walk::set_xattr(&dir.join("script"), b"security.capability", &capability).unwrap(),
+        ];
+        for action in other {
+            assert_ne!(changed(action, &plain), want);
+        }
+    }
+
+    #[test]
+    fn what_is_left_out_does_not_count() {
+        let test = store();
+        let hasher = Hasher::new(&test.store);
+        let dir = tree();
+        let exclude = |paths: &[&str]| TreeOptions {
+            owners: false,
+            exclude: paths.iter().map(|path| dir.path().join(path)).collect(),
+        };
+        let names = |options: &TreeOptions| -> Vec<String> {
+            let index = hasher.tree_index(dir.path(), options).unwrap();
+            index.entries.iter().map(|entry| String::from_utf8_lossy(&entry.path).into_owned()).collect()
+        };
+        assert_eq!(names(&exclude(&[])), ["", "d", "d/a", "d/b", "link", "script"]);
+        assert_eq!(names(&exclude(&["d", "d/a", "absent"])), ["", "link", "script"]);
+        assert_eq!(names(&exclude(&[""])), [""; 0]);
+    }
+
+    #[test]
+    fn an_unchanged_file_is_never_read_again() {
+        let test = store();
+        let dir = tree();
+        let path = dir.path().join("script");
+        std::thread::sleep(GRAIN);
+        let plain = TreeOptions::default();
+        let (file, all) = {
+            let hasher = Hasher::new(&test.store);
+            (hasher.file(&path).unwrap(), hasher.tree(dir.path(), &plain).unwrap())
+        };
+        assert_eq!(file, Digest::of(b"#!/bin/sh"));
+        // A changed cache shows whether the file or the cache was asked.
+        let stat = test.store.dir().join("stat");
+        for entry in fs::read_dir(&stat).unwrap() {
+            let cache = entry.unwrap().path();
+            let mut bytes = fs::read(&cache).unwrap();
+            let at = bytes.windows(32).position(|window| window == file.as_bytes()).unwrap();
+            bytes[at] ^= 1;
+            fs::write(&cache, bytes).unwrap();
+        }
+        let hasher = Hasher::new(&test.store);
+        assert_ne!(hasher.file(&path).unwrap(), file);
+        assert_ne!(hasher.tree(dir.path(), &plain).unwrap(), all);
+        // And a change is seen, even one that keeps the size and puts the old time back.
+        write(&path, "#!/bin/SH");
+        assert_eq!(hasher.file(&path).unwrap(), Digest::of(b"#!/bin/SH"));
+        let index = hasher.tree_index(dir.path(), &plain).unwrap();
+        let want = Kind::File { digest: Digest::of(b"#!/bin/SH"), size: 9 };
+        assert_eq!(index.lookup(b"script").unwrap().kind, want);
+    }
+
+    #[test]
+    fn a_file_written_just_now_is_read_again() {
+        let test = store();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("f");
+        let hasher = Hasher::new(&test.store);
+        // The same size each time and often within one tick of the clock.
+        for number in 100..400 {
+            fs::write(&path, number.to_string()).unwrap();
+            let want = Digest::of(number.to_string().as_bytes());
+            assert_eq!(hasher.file(&path).unwrap(), want);
+            let index = hasher.tree_index(dir.path(), &TreeOptions::default()).unwrap();
+            assert_eq!(index.lookup(b"f").unwrap().kind, Kind::File { digest: want, size: 3 });
+        }
+    }
+
+    #[test]
+    fn pipes_and_absent_files_are_errors_and_stop_nothing() {
+        let test = store();
+        let hasher = Hasher::new(&test.store);
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+        let error = hasher.file(&pipe).unwrap_err().to_string();
+        assert!(error.contains("no regular file") && error.contains("pipe"), "{error}");
+        assert!(hasher.file(&dir.path().join("absent")).is_err());
+        let index = hasher.tree_index(dir.path(), &TreeOptions::default()).unwrap();
+        assert_eq!(index.lookup(b"pipe").unwrap().kind, Kind::Fifo);
+    }
 }

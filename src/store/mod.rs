@@ -10,6 +10,7 @@ mod canon;
 mod copy;
 mod error;
 mod files;
+mod gc;
 mod host;
 mod index;
 mod layer;
@@ -23,6 +24,7 @@ mod statcache;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod walk;
 mod work;
 
@@ -30,10 +32,12 @@ pub use artifact::{Artifact, Record, Slot};
 pub use backend::{Backend, probe_overlay};
 pub use copy::{Materialise, copy_tree, diff, materialise};
 pub use error::StoreError;
+pub use gc::{GcPolicy, GcReport};
 pub use host::{Hasher, TreeOptions};
 pub use index::{Entry, Kind, Meta, TreeIndex, is_below, parent, path_order};
 pub use layer::{Ingest, Layer, lower_dirs};
 pub use locks::KeyLock;
 pub use merged::{MergedEntry, MergedTree};
 pub use root::Store;
+pub use verify::{Usage, VerifyReport};
 pub use work::{WorkDir, remove_tree};

@@ -8,7 +8,7 @@ use std::path::Path;
 use rayon::prelude::*;
 
 use super::index::link;
-use super::walk::{self, Found, host_path};
+use super::walk::{self, Found, Opened, Walked, host_path};
 use super::{Entry, Kind, Meta, StoreError, TreeIndex};
 use crate::types::Digest;
 
@@ -35,16 +35,23 @@ pub(super) struct Scanned {
     pub raws: Vec<Raw>,
     /// The sockets, which belong to no layer.
     pub sockets: Vec<Vec<u8>>,
+    /// Keeps closed directories open while the tree is worked on.
+    pub opened: Opened,
 }
 
 impl Scanned {
     /// The index of everything found.
     pub fn into_index(self) -> TreeIndex {
-        let links: Vec<_> = self.raws.iter().map(|raw| raw.link).collect();
-        let mut entries: Vec<Entry> = self.raws.into_iter().map(|raw| raw.entry).collect();
-        link(&mut entries, links);
-        TreeIndex { entries }
+        index_of(self.raws)
     }
+}
+
+/// The index of entries as found, which are in its order.
+pub(super) fn index_of(raws: Vec<Raw>) -> TreeIndex {
+    let links: Vec<_> = raws.iter().map(|raw| raw.link).collect();
+    let mut entries: Vec<Entry> = raws.into_iter().map(|raw| raw.entry).collect();
+    link(&mut entries, links);
+    TreeIndex { entries }
 }
 
 /// Reads the layer or upper directory at `root` with all contents.
@@ -58,7 +65,7 @@ pub(super) fn scan_plain(root: &Path) -> Result<Scanned, StoreError> {
 }
 
 fn scan_as(root: &Path, overlay: bool) -> Result<Scanned, StoreError> {
-    let found = walk::walk(root, true, &|_| false)?;
+    let Walked { found, opened } = walk::walk(root, true, &|_| false)?;
     let read: Vec<Option<Raw>> =
         found.par_iter().map(|found| describe(root, found, overlay)).collect::<Result<_, _>>()?;
     let mut sockets = Vec::new();
@@ -70,7 +77,7 @@ fn scan_as(root: &Path, overlay: bool) -> Result<Scanned, StoreError> {
         }
     }
     hash(root, &mut raws)?;
-    Ok(Scanned { raws, sockets })
+    Ok(Scanned { raws, sockets, opened })
 }
 
 fn describe(root: &Path, found: &Found, overlay: bool) -> Result<Option<Raw>, StoreError> {

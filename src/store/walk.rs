@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use rustix::fs::XattrFlags;
+use rustix::fs::{Access, AtFlags, CWD, XattrFlags};
 use rustix::io::Errno;
 
 use super::error::Context;
@@ -31,30 +31,70 @@ pub(super) struct Found {
     pub meta: Metadata,
 }
 
+/// A tree as found.
+pub(super) struct Walked {
+    /// Everything in it, in the order of a `TreeIndex`.
+    pub found: Vec<Found>,
+    /// Keeps directories open that were closed to us.
+    pub opened: Opened,
+}
+
+/// Directories of our own that were closed to us and were opened up, with their modes; closed again when dropped.
+#[derive(Default)]
+pub(super) struct Opened(Vec<(PathBuf, u32)>);
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        // The deepest first: they are reached through the others.
+        for (path, mode) in self.0.iter().rev() {
+            // One that was removed meanwhile needs nothing.
+            let _ = fs::set_permissions(path, Permissions::from_mode(*mode));
+        }
+    }
+}
+
 /// The host's path of an entry.
 pub(super) fn host_path(root: &Path, path: &[u8]) -> PathBuf {
     if path.is_empty() { root.to_owned() } else { root.join(OsStr::from_bytes(path)) }
 }
 
 /// Lists a tree in the order of a `TreeIndex`. `skip` gets paths below the root and leaves out an entry with what is
-/// below. With `force`, directories of our own that can't be listed are opened up for the moment of listing. Goes
-/// level by level, so that no depth exhausts the stack.
-pub(super) fn walk(root: &Path, force: bool, skip: &(dyn Fn(&[u8]) -> bool + Sync)) -> Result<Vec<Found>, StoreError> {
+/// below. With `force`, directories of our own that are closed to us are opened up until the answer is dropped; the
+/// metadata found are those from before. Goes level by level, so that no depth exhausts the stack.
+pub(super) fn walk(root: &Path, force: bool, skip: &(dyn Fn(&[u8]) -> bool + Sync)) -> Result<Walked, StoreError> {
     let meta = fs::metadata(root).context("read", root)?;
     let directory = meta.is_dir();
     let mut all = vec![Found { path: Vec::new(), meta }];
+    let mut opened = Opened::default();
     let mut level: Vec<Vec<u8>> = if directory { vec![Vec::new()] } else { Vec::new() };
     while !level.is_empty() {
-        let lists: Vec<Vec<Found>> =
-            level.par_iter().map(|dir| list(root, dir, force, skip)).collect::<Result<_, _>>()?;
+        if force {
+            open_up(root, &level, &mut opened)?;
+        }
+        let lists: Vec<Vec<Found>> = level.par_iter().map(|dir| list(root, dir, skip)).collect::<Result<_, _>>()?;
         level = lists.iter().flatten().filter(|found| found.meta.is_dir()).map(|found| found.path.clone()).collect();
         all.extend(lists.into_iter().flatten());
     }
     all.par_sort_unstable_by(|a, b| path_order(&a.path, &b.path));
-    Ok(all)
+    Ok(Walked { found: all, opened })
 }
 
-fn list(root: &Path, dir: &[u8], force: bool, skip: &(dyn Fn(&[u8]) -> bool + Sync)) -> Result<Vec<Found>, StoreError> {
+/// Lets us list and enter directories.
+fn open_up(root: &Path, level: &[Vec<u8>], opened: &mut Opened) -> Result<(), StoreError> {
+    for dir in level {
+        let path = host_path(root, dir);
+        let rights = Access::READ_OK | Access::EXEC_OK;
+        if rustix::fs::accessat(CWD, &path, rights, AtFlags::EACCESS).is_ok() {
+            continue;
+        }
+        let mode = fs::symlink_metadata(&path).context("read", &path)?.mode() & 0o7777;
+        fs::set_permissions(&path, Permissions::from_mode(mode | 0o700)).context("open up", &path)?;
+        opened.0.push((path, mode));
+    }
+    Ok(())
+}
+
+fn list(root: &Path, dir: &[u8], skip: &(dyn Fn(&[u8]) -> bool + Sync)) -> Result<Vec<Found>, StoreError> {
     let path = host_path(root, dir);
     let read = || {
         let mut found = Vec::new();
@@ -77,16 +117,16 @@ fn list(root: &Path, dir: &[u8], force: bool, skip: &(dyn Fn(&[u8]) -> bool + Sy
         }
         Ok(found)
     };
-    opened_up(&path, force, 0o500, read).context("read the directory", &path)
+    read().context("read the directory", &path)
 }
 
-/// Runs `action`; if it is refused and `force` is set, once more with the owner's `bits` added to the mode of `path`.
-fn opened_up<T>(path: &Path, force: bool, bits: u32, action: impl Fn() -> io::Result<T>) -> io::Result<T> {
-    match action() {
+/// Opens a file for reading; with `force` also one of our own whose mode forbids it.
+fn open(path: &Path, force: bool) -> io::Result<File> {
+    match File::open(path) {
         Err(error) if force && error.kind() == io::ErrorKind::PermissionDenied => {
             let mode = fs::symlink_metadata(path)?.mode() & 0o7777;
-            fs::set_permissions(path, Permissions::from_mode(mode | bits))?;
-            let result = action();
+            fs::set_permissions(path, Permissions::from_mode(mode | 0o400))?;
+            let result = File::open(path);
             fs::set_permissions(path, Permissions::from_mode(mode))?;
             result
         }
@@ -115,7 +155,7 @@ pub(super) fn kind(root: &Path, found: &Found) -> Result<Option<Kind>, StoreErro
 
 /// The digest of a file's content. With `force`, a file of our own that can't be read is opened up for the moment.
 pub(super) fn hash_file(path: &Path, force: bool) -> Result<Digest, StoreError> {
-    let file = opened_up(path, force, 0o400, || File::open(path)).context("open", path)?;
+    let file = open(path, force).context("open", path)?;
     hash_open(&file, path).map(|(digest, _)| digest)
 }
 

@@ -3,3 +3,4 @@
 mod copying;
 mod layers;
 mod merge;
+mod whole;
