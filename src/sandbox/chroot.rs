@@ -145,16 +145,16 @@ impl Visit {
             self.bind("/sys", "/sys", true, Kind::Directory)?;
         }
         self.own(Mount::Tmpfs { target: "/run".into(), mode: 0o755 }, "/run")?;
-        for path in ["/tmp", "/var/tmp"] {
-            if Path::new(path).is_dir() {
-                self.bind(path, path, false, Kind::Directory)?;
-            }
-        }
         self.mounts.push(Mount::File {
             target: "/run/host/container-manager".into(),
             contents: b"mkosi\n".to_vec(),
             mode: 0o644,
         });
+        for path in ["/tmp", "/var/tmp"] {
+            if Path::new(path).is_dir() {
+                self.bind(path, path, false, Kind::Directory)?;
+            }
+        }
         self.work()?;
         // An image without /etc is left alone, and so is one whose /etc leads nowhere.
         if self.tree.open_with(Path::new("/etc"), OFlags::PATH | OFlags::DIRECTORY).is_ok() {

@@ -56,7 +56,7 @@ fn outer(launch: OwnedFd, status: &Status) -> Result<()> {
     let launch: Launch = postcard::from_bytes(&bytes)
         .map_err(|error| super::fault::Fault::Wrong(format!("the sandbox's specification can't be read: {error}")))?;
     die_with_parent()?;
-    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned()) != Some(launch.parent) {
+    if u32::try_from(nix::unistd::getppid().as_raw()) != Ok(launch.parent) {
         std::process::exit(1);
     }
     if launch.new_session {

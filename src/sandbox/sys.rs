@@ -110,9 +110,15 @@ pub fn close_on_exec_from_3() -> io::Result<()> {
 
 /// Gives every signal its default disposition and empties the mask, as a new program expects it.
 pub fn reset_signals() {
-    for number in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no code. The numbers that can't be changed fail harmlessly.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+    // Straight to the kernel: the C library keeps two signals to itself, which may have been inherited as ignored.
+    // All zeros are SIG_DFL, no flags and an empty mask, whatever the order of the fields.
+    let default = [0_u64; 8];
+    for number in 1..=64_i32 {
+        // SAFETY: the buffer is larger than the kernel's structure on every machine, and SIG_DFL installs no code.
+        // The numbers that can't be changed fail harmlessly.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null_mut::<u64>(), 8_usize)
+        };
     }
     unblock_signals();
 }

@@ -111,10 +111,14 @@ impl Tree {
     fn make_directory(&mut self, parent: impl AsFd, path: &Path, mode: u32) -> Result<OwnedFd> {
         let what = || format!("make the directory {} in the sandbox", show(path));
         let name = path.file_name().unwrap_or(OsStr::new("."));
-        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)).tried_or(what, |number| match number {
-            libc::EEXIST => "a symbolic link that points to nothing is in its place",
-            _ => "",
-        })?;
+        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
+            // Somebody else made it meanwhile, or it is a symbolic link that points to nothing.
+            Err(Errno::EXIST) => {
+                let found = self.open_with(path, OFlags::PATH | OFlags::DIRECTORY);
+                return found.map_err(|_| Errno::EXIST).tried_or(what, in_the_way);
+            }
+            other => other.tried(what)?,
+        }
         self.made.push((path.to_owned(), Kind::Directory));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&parent, name, flags, Mode::empty()).tried(what)
@@ -182,10 +186,10 @@ impl Tree {
     fn make_file(&mut self, parent: OwnedFd, path: &Path, name: &OsStr) -> Result<OwnedFd> {
         let what = || format!("make the mount point {} in the sandbox", show(path));
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)).tried_or(what, |number| match number {
-            libc::EEXIST => "a symbolic link that points to nothing is in its place",
-            _ => "",
-        })?;
+        match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)) {
+            Err(Errno::EXIST) => return self.open(path).map_err(|_| Errno::EXIST).tried_or(what, in_the_way),
+            other => drop(other.tried(what)?),
+        }
         self.made.push((path.to_owned(), Kind::File));
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&parent, name, flags, Mode::empty()).tried(what)
@@ -216,9 +220,11 @@ impl Tree {
         }
     }
 
-    /// Removes what was made, the last first. What is no longer empty stays.
+    /// Removes what was made, the deepest first, whoever made what when. What is no longer empty stays.
     pub(super) fn remove_made(&mut self) {
-        for (path, kind) in std::mem::take(&mut self.made).into_iter().rev() {
+        let mut made = std::mem::take(&mut self.made);
+        made.sort_by(|(one, _), (other, _)| other.cmp(one));
+        for (path, kind) in made {
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
             let Ok(parent) = self.open_with(parent, OFlags::PATH | OFlags::DIRECTORY) else { continue };
             let _ = match kind {
@@ -229,6 +235,13 @@ impl Tree {
                 },
             };
         }
+    }
+}
+
+fn in_the_way(number: i32) -> &'static str {
+    match number {
+        libc::EEXIST => "a symbolic link that points to nothing is in its place",
+        _ => "",
     }
 }
 
