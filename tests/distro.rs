@@ -34,13 +34,7 @@ impl Bench {
 
     fn cx(&mut self) -> Cx<'_> {
         let work = self.path("work");
-        Cx {
-            cancel: &self.cancel,
-            log: &mut self.log,
-            tools: tools(),
-            work,
-            network_environment: BTreeMap::new(),
-        }
+        Cx { cancel: &self.cancel, log: &mut self.log, tools: tools(), work, network_environment: BTreeMap::new() }
     }
 
     fn log(&self) -> String {
@@ -292,12 +286,13 @@ fn names_versions_and_dependencies() {
     let text = bench.packages(&all, &["frobnicate=9"]).unwrap_err().to_string();
     assert!(text.contains("`9`") && text.contains("1:1.0, 1:2.0"), "{text}");
     let error = bench.packages(&all, &["broken"]).unwrap_err();
-    assert!(matches!(error, Error::Unsolvable { .. }) && error.to_string().contains("nowhere"), "{error}");
-    let request = Request {
-        packages: vec!["helper".to_owned()],
-        build_packages: vec!["rival".to_owned()],
-        ..Request::default()
-    };
+    assert!(
+        matches!(error, Error::Unsolvable { .. }) && error.to_string().contains("nowhere"),
+        "{error}\n{}",
+        bench.log()
+    );
+    let request =
+        Request { packages: vec!["helper".to_owned()], build_packages: vec!["rival".to_owned()], ..Request::default() };
     let error = bench.resolve(&all, &request).unwrap_err();
     assert!(matches!(error, Error::Unsolvable { .. }) && error.to_string().contains("helper"), "{error}");
 }
@@ -339,6 +334,19 @@ fn downloads_are_verified_and_a_missing_package_is_gone() {
 }
 
 #[test]
+fn a_missing_tool_is_named() {
+    let mut bench = Bench::new();
+    let repository = Repository::new(&bench);
+    repository.publish("test", None);
+    let (synced, work) = (bench.path("synced"), bench.path("work"));
+    let empty = bench.path("empty");
+    let tools = vec![Mount::Bind { source: empty, target: "/usr".into(), read_only: true, optional: false }];
+    let mut cx = Cx { cancel: &bench.cancel, log: &mut bench.log, tools, work, network_environment: BTreeMap::new() };
+    let error = sync(&mut cx, &repository.repositories(None), &synced).unwrap_err();
+    assert!(matches!(error, Error::MissingTool { .. }) && error.to_string().contains("`apt`"), "{error}");
+}
+
+#[test]
 fn debian_trixie_from_the_hosts_mirror() {
     let mut bench = Bench::new();
     let host = Host::read(Path::new("/")).with_network_settings();
@@ -359,7 +367,8 @@ fn debian_trixie_from_the_hosts_mirror() {
     assert_eq!(bench.resolve(&all, &fewer).unwrap().base, chosen.base);
 
     let pool = bench.path("pool");
-    let everything: Vec<Package> = [&chosen.base, &chosen.packages, &chosen.build].into_iter().flatten().cloned().collect();
+    let everything: Vec<Package> =
+        [&chosen.base, &chosen.packages, &chosen.build].into_iter().flatten().cloned().collect();
     clock.lap("resolve again");
     download(&mut bench.cx(), &everything, &all, &pool).unwrap();
     clock.lap("download");
@@ -367,10 +376,12 @@ fn debian_trixie_from_the_hosts_mirror() {
     clock.lap("verify");
     let options = InstallOptions::new(&target);
     let (base, root) = bench.layer("base", &[]);
-    install_base(&mut bench.cx(), root, &pool, &chosen.base, &options).unwrap_or_else(|e| panic!("{e}\n{}", bench.log()));
+    install_base(&mut bench.cx(), root, &pool, &chosen.base, &options)
+        .unwrap_or_else(|e| panic!("{e}\n{}", bench.log()));
     clock.lap("install base");
     let (layer, root) = bench.layer("packages", &["base"]);
-    install(&mut bench.cx(), root, &pool, &chosen.packages, &options).unwrap_or_else(|e| panic!("{e}\n{}", bench.log()));
+    install(&mut bench.cx(), root, &pool, &chosen.packages, &options)
+        .unwrap_or_else(|e| panic!("{e}\n{}", bench.log()));
     clock.lap("install packages");
 
     for path in ["var/log/dpkg.log", "var/log/apt", "var/cache/ldconfig/aux-cache", "usr/sbin/policy-rc.d"] {

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::{Cx, Error, Repositories};
-use crate::sandbox::{Exit, Input, Mount, Output, Spec};
+use crate::sandbox::{Cancel, Exit, Input, Mount, Output, Spec};
 
 /// One run of a program of apt.
 pub(super) struct Apt<'a> {
@@ -186,35 +186,42 @@ pub(super) fn file(path: &str, contents: &[u8]) -> Mount {
 pub(super) fn run(cx: &mut Cx<'_>, spec: &Spec) -> Result<Printed, Error> {
     let mut stdout = Vec::new();
     let mut stderr = Tee { kept: Vec::new(), log: &mut *cx.log };
-    let exit = spec.run(Input::Null, Output::Split(&mut stdout, &mut stderr), cx.cancel)?;
+    let exit = start(cx.cancel, spec, Output::Split(&mut stdout, &mut stderr))?;
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let printed = Printed { exit, stderr: text(&stderr.kept), stdout: text(&stdout) };
-    missing_tool(spec, &printed)?;
-    Ok(printed)
+    Ok(Printed { exit, stderr: text(&stderr.kept), stdout: text(&stdout) })
 }
 
 /// Runs a specification with all that it prints on the log, and keeps the end of that.
 pub(super) fn run_logged(cx: &mut Cx<'_>, spec: &Spec) -> Result<Printed, Error> {
     let mut all = Tee { kept: Vec::new(), log: &mut *cx.log };
-    let exit = spec.run(Input::Null, Output::Merged(&mut all), cx.cancel)?;
-    let printed = Printed { exit, stdout: String::new(), stderr: String::from_utf8_lossy(&all.kept).into_owned() };
-    missing_tool(spec, &printed)?;
-    Ok(printed)
+    let exit = start(cx.cancel, spec, Output::Merged(&mut all))?;
+    // A shell says by 127 that it found no such program, and dpkg runs in no other place here.
+    if let Some(tool) = missing_in_shell(&String::from_utf8_lossy(&all.kept)).filter(|_| exit == Exit::Code(127)) {
+        return Err(Error::MissingTool { package: "dpkg".to_owned(), tool });
+    }
+    Ok(Printed { exit, stdout: String::new(), stderr: String::from_utf8_lossy(&all.kept).into_owned() })
 }
 
-/// By the convention of shells, 127 says that the program was not found.
-fn missing_tool(spec: &Spec, printed: &Printed) -> Result<(), Error> {
-    if printed.exit != Exit::Code(127) {
-        return Ok(());
+/// Runs it, and tells a tool that is missing from other faults of a sandbox.
+fn start(cancel: &Cancel, spec: &Spec, output: Output<'_>) -> Result<Exit, Error> {
+    let missing = |tool: &str| {
+        let tool = tool.rsplit('/').next().unwrap_or(tool);
+        let package = if tool.starts_with("dpkg") { "dpkg" } else { "apt" };
+        Error::MissingTool { tool: tool.to_owned(), package: package.to_owned() }
+    };
+    let tool = spec.argv.first().map_or("", String::as_str);
+    match spec.run(Input::Null, output, cancel) {
+        Err(crate::sandbox::Error::Setup(text)) if text.starts_with(&format!("could not run {tool}: ")) => {
+            Err(missing(tool))
+        }
+        other => Ok(other?),
     }
-    let tool = spec.argv.first().map(String::as_str).unwrap_or_default();
-    let tool = printed
-        .stderr
-        .lines()
-        .find_map(|l| Some(l.split_once(": not found")?.0.rsplit(' ').next()?.trim_matches(':').to_owned()))
-        .unwrap_or_else(|| tool.to_owned());
-    let package = if tool.starts_with("dpkg") { "dpkg" } else { "apt" };
-    Err(Error::MissingTool { tool, package: package.to_owned() })
+}
+
+/// `/apt/script: 14: dpkg: not found`
+fn missing_in_shell(text: &str) -> Option<String> {
+    let line = text.lines().rev().find_map(|l| l.strip_suffix(": not found"))?;
+    Some(line.rsplit(' ').next().unwrap_or(line).to_owned())
 }
 
 struct Tee<'a> {

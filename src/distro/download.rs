@@ -96,10 +96,7 @@ fn fetch(
 /// http method, `… File not found` of the file and copy methods.
 fn is_gone(stderr: &str, package: &Package) -> bool {
     let path = package.uri.split_once(':').map_or(package.uri.as_str(), |(_, path)| path);
-    stderr.lines().any(|line| {
-        line.contains(path)
-            && NOT_THERE.iter().any(|sign| line.contains(sign))
-    })
+    stderr.lines().any(|line| line.contains(path) && NOT_THERE.iter().any(|sign| line.contains(sign)))
 }
 
 /// Whether a file is the package: the size first, which costs nothing.

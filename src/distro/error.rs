@@ -65,6 +65,14 @@ pub enum Error {
         /// The nearest known name.
         nearest: Option<String>,
     },
+    /// A name that stands for several packages.
+    #[error("`{name}` is provided by several packages: name one of {providers}")]
+    VirtualPackage {
+        /// As written in the configuration.
+        name: String,
+        /// The packages, comma-separated.
+        providers: String,
+    },
     /// A version or release that a package does not have.
     #[error("the package `{name}` has no version or release `{wanted}`; the repositories have {available}")]
     UnknownVersion {

@@ -121,22 +121,39 @@ impl Solver<'_> {
         let sorted: BTreeSet<&str> = specs.iter().map(String::as_str).collect();
         // What is chosen for one list may not throw out what the lists before it brought in: that would make their
         // layers wrong.
-        let mut argv = vec!["apt-get", "install", "--print-uris", "--no-remove", "--allow-downgrades", "-q", "--"];
+        let mut argv = vec!["apt-get", "install", "--print-uris", "--no-remove", "--allow-downgrades", "--"];
         argv.extend(sorted.iter());
         let printed = self.run(cx, recommends, &argv)?;
         if !printed.exit.success() {
-            return Err(self.failure(cx, what, &printed)?);
+            // What it says of unmet dependencies it says only when it simulates.
+            let simulate: Vec<&str> =
+                argv.iter().map(|a| if *a == "--print-uris" { "--simulate" } else { a }).collect();
+            let told = Printed { stdout: self.run(cx, recommends, &simulate)?.stdout, ..printed };
+            return Err(self.failure(cx, what, &told)?);
         }
-        let named = named(&sorted, &printed);
+        let mut named: BTreeSet<String> = sorted.iter().map(|s| plain(s).to_owned()).collect();
         let mut packages = Vec::new();
         for line in printed.stdout.lines().filter(|l| l.starts_with('\'')) {
-            let mut package = parse_line(line).ok_or_else(|| Error::Unsolvable {
+            let package = parse_line(line).ok_or_else(|| Error::Unsolvable {
                 what: what.to_owned(),
                 detail: format!("apt printed a line that can't be read: {line}"),
             })?;
-            package.automatic = !named.contains(&package.name);
             packages.push(package);
         }
+        if named.iter().any(|name| !packages.iter().any(|p| p.name == *name)) {
+            // A virtual package or a pattern: only apt knows what it stands for.
+            argv.splice(2..2, ["-o", "Debug::pkgDepCache::Marker=1"]);
+            let mut silent = std::io::sink();
+            let mut cx = Cx {
+                cancel: cx.cancel,
+                log: &mut silent,
+                tools: cx.tools.clone(),
+                work: cx.work.clone(),
+                network_environment: BTreeMap::new(),
+            };
+            named.extend(marked_for_user(&self.run(&mut cx, recommends, &argv)?.stderr));
+        }
+        packages.iter_mut().for_each(|p| p.automatic = !named.contains(&p.name));
         Ok(packages)
     }
 
@@ -181,6 +198,14 @@ impl Solver<'_> {
                 .or_else(|| quoted(line.strip_prefix("Package ")?, "has no installation candidate"))
                 .or_else(|| quoted(line.strip_prefix("Couldn't find any package by regex ")?, ""));
             if let Some(name) = unknown {
+                let lines = printed.stdout.lines();
+                let providers = lines.skip_while(|l| !l.contains("is a virtual package provided by")).skip(1);
+                let providers = providers.map_while(|l| l.trim().split(' ').next().filter(|name| !name.is_empty()));
+                let providers: BTreeSet<&str> = providers.collect();
+                if !providers.is_empty() {
+                    let providers = providers.into_iter().collect::<Vec<_>>().join(", ");
+                    return Ok(Error::VirtualPackage { name: name.to_owned(), providers });
+                }
                 let known = self.run(cx, false, &["apt-cache", "pkgnames"])?.stdout;
                 let nearest = suggest::nearest(name, known.lines()).filter(|n| *n != name).map(str::to_owned);
                 return Ok(Error::UnknownPackage { name: name.to_owned(), nearest });
@@ -215,17 +240,20 @@ fn version_not_found(line: &str) -> Option<(String, String)> {
     rest.contains("not found").then(|| (wanted.to_owned(), name.to_owned()))
 }
 
-/// The names of the packages that were asked for: as written, and as apt says that it understood a pattern or a
-/// virtual package (`Note, selecting 'a' instead of 'b'`, `… for regex 'b'`).
-fn named(specs: &BTreeSet<&str>, printed: &Printed) -> BTreeSet<String> {
-    let plain = |spec: &&str| spec.split(['=', '/', ':']).next().unwrap_or_default().to_owned();
-    let mut names: BTreeSet<String> = specs.iter().map(plain).collect();
-    for line in printed.stdout.lines().chain(printed.stderr.lines()) {
-        if let Some(name) = line.strip_prefix("Note, selecting ").and_then(|rest| quoted(rest, "")) {
-            names.insert(name.split([':', '=']).next().unwrap_or_default().to_owned());
-        }
-    }
-    names
+/// The package that a specification names, if it names one: without version, suite and architecture.
+fn plain(spec: &str) -> &str {
+    spec.split(['=', '/', ':']).next().unwrap_or_default()
+}
+
+/// The packages that were marked for the user's sake and no other's, from apt's trace of its marks:
+/// `  MarkInstall NAME:ARCH < none -> VERSION @un puN Ib > FU=1`.
+fn marked_for_user(trace: &str) -> BTreeSet<String> {
+    let name = |line: &str| {
+        let rest = line.trim_start().strip_prefix("MarkInstall ")?;
+        let name = rest.split([':', ' ']).next()?;
+        rest.ends_with("FU=1").then(|| name.to_owned())
+    };
+    trace.lines().filter_map(name).collect()
 }
 
 /// A line of `apt-get --print-uris`: `'URI' name_version_arch.deb SIZE SHA256:HASH`. In the name, apt writes the
@@ -273,10 +301,10 @@ mod tests {
     #[test]
     fn reads_what_apt_says() {
         assert_eq!(version_not_found("Version '1' for 'x' was not found"), Some(("1".to_owned(), "x".to_owned())));
-        let (stdout, stderr) = ("Note, selecting 'exim4:amd64' instead of 'mta'\n".to_owned(), String::new());
-        let printed = Printed { exit: crate::sandbox::Exit::Code(0), stdout, stderr };
-        let names = named(&BTreeSet::from(["a=1", "b/sid", "mta"]), &printed);
-        assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a", "b", "exim4", "mta"]);
+        let trace =
+            "  MarkInstall exim4:amd64 < none -> 4.9 @un puN Ib > FU=1\n    MarkInstall a:amd64 < none > FU=0\n";
+        assert_eq!(marked_for_user(trace), BTreeSet::from(["exim4".to_owned()]));
+        assert_eq!(plain("b:i386=1"), "b");
     }
 
     proptest! {

@@ -36,7 +36,7 @@ pub fn sync(cx: &mut Cx<'_>, repositories: &Repositories, out: &Path) -> Result<
             status: "",
             recommends: false,
         };
-        let printed = apt.run(cx, &["apt-get", "update", "-q", "--error-on=any"])?;
+        let printed = apt.run(cx, &["apt-get", "update", "--error-on=any"])?;
         if printed.exit.success() {
             break;
         }
