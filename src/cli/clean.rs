@@ -4,6 +4,7 @@ use anyhow::bail;
 
 use super::options::Invocation;
 use super::session::{remove, store_directory};
+use super::store_words;
 use crate::config::Loaded;
 use crate::store::Store;
 use crate::types::human;
@@ -13,8 +14,8 @@ use crate::types::human;
 /// # Errors
 /// When something can't be removed.
 pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
-    let images = loaded.images.iter().filter(|image| loaded.selected.contains(&image.name) || !invocation.images.iter().any(|n| n == &image.name) && invocation.images.is_empty());
-    for image in images {
+    let named = |name: &String| invocation.images.is_empty() || invocation.images.contains(name);
+    for image in loaded.images.iter().filter(|image| named(&image.name)) {
         let Some(output) = image.text("Output") else { continue };
         let directory = image.path("OutputDirectory").unwrap_or(&image.project);
         let Ok(entries) = std::fs::read_dir(directory) else { continue };
@@ -41,23 +42,19 @@ pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
 /// `mkosi store gc|verify|du`.
 ///
 /// # Errors
-/// When the words are none of these, or the store can't be read.
+/// When the words are none of these, or the store can't be read; damage that was found and not repaired.
 pub fn store(arguments: &[String], loaded: &Loaded) -> anyhow::Result<String> {
     let store = Store::open(&store_directory(loaded.image("main")))?;
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
-        ["du"] | [] => Ok(store.du()?.to_string()),
-        ["gc", options @ ..] => Ok(store.gc(&super::store_gc::policy(options)?)?.to_string()),
-        ["verify"] => report(&store, false),
-        ["verify", "--repair"] => report(&store, true),
+        ["du"] | [] => Ok(store_words::usage(&store.du()?)),
+        ["gc", options @ ..] => Ok(store_words::cleaned(&store.gc(&store_words::policy(options)?)?)),
+        ["verify", "--repair"] => Ok(store_words::verified(&store.verify(true)?, true)),
+        ["verify"] => {
+            let report = store.verify(false)?;
+            let words = store_words::verified(&report, false);
+            if report.damaged.is_empty() { Ok(words) } else { bail!("{}", words.trim_end()) }
+        }
         other => bail!("`mkosi store {}` is unknown: gc, verify or du", other.join(" ")),
     }
-}
-
-fn report(store: &Store, repair: bool) -> anyhow::Result<String> {
-    let report = store.verify(repair)?;
-    if !report.damaged.is_empty() && !repair {
-        bail!("{report}");
-    }
-    Ok(report.to_string())
 }

@@ -1,7 +1,12 @@
 //! The command line program: arguments, verbs, and what is printed for people.
 
+mod build;
 pub mod cat_config;
+mod clean;
 pub mod options;
+mod progress;
+mod session;
+mod store_words;
 pub mod summary;
 pub mod verbs;
 
@@ -72,8 +77,27 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
                 ExitCode::FAILURE
             }
         },
+        Verb::Build => finish(build::build(invocation, loaded, false)),
+        Verb::Update => finish(build::build(invocation, loaded, true)),
+        Verb::Clean => finish(clean::clean(invocation, loaded)),
+        Verb::Graph => finish_with(build::graph(invocation, loaded)),
+        Verb::Store => finish_with(clean::store(&invocation.arguments, loaded)),
         verb => {
             eprintln!("error: this version can't do `mkosi {}` yet", verb.name());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn finish(result: anyhow::Result<()>) -> ExitCode {
+    finish_with(result.map(|()| String::new()))
+}
+
+fn finish_with(result: anyhow::Result<String>) -> ExitCode {
+    match result {
+        Ok(text) => print(&text),
+        Err(error) => {
+            eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
     }

@@ -41,9 +41,11 @@ pub struct Invocation {
     pub no_pager: bool,
     /// Print JSON.
     pub json: bool,
+    /// How `mkosi graph` prints: the value of its `--format`.
+    pub graph_format: String,
     /// Use nothing of earlier builds.
     pub no_cache: bool,
-    /// Run what is cached again too, and compare.
+    /// Read stored results in full before they are used.
     pub verify_cache: bool,
     /// Ask the mirrors for newer packages.
     pub refresh: bool,
@@ -106,7 +108,7 @@ pub fn command() -> Command {
                 .short('f')
                 .long("force")
                 .action(ArgAction::Count)
-                .help("Build again what is built already")
+                .help("Replace outputs that were not made here; -ff uses no layers of earlier builds, -fff no packages")
                 .help_heading(PROGRAM),
         )
         .arg(
@@ -119,8 +121,8 @@ pub fn command() -> Command {
                 .help("Only this image and what it depends on")
                 .help_heading(PROGRAM),
         )
-        .arg(flag("no-cache", "Use nothing of earlier builds"))
-        .arg(flag("verify-cache", "Run what is cached again too, and compare"))
+        .arg(flag("no-cache", "Use no layers of earlier builds"))
+        .arg(flag("verify-cache", "Read stored results in full before they are used"))
         .arg(flag("refresh", "Ask the mirrors for newer packages"))
         .arg(flag("json", "Print JSON"))
         .arg(flag("debug", "Show in detail what is done"))
@@ -263,11 +265,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
         .filter(|(name, value)| if *value { matches.contains_id(name) } else { matches.get_count(name) > 0 })
         .map(|(name, _)| Diagnostic::warning(format!("the option --{name} does nothing any more")))
         .collect();
+    let mut settings = settings(&matches, &directories, here);
+    let graph_format = if verb == Verb::Graph { take_graph_format(&mut settings) } else { None };
     Ok(Invocation {
         verb,
         images,
         arguments,
-        settings: settings(&matches, &directories, here),
+        settings,
+        graph_format: graph_format.unwrap_or_else(|| "text".to_owned()),
         directory: directories.last().map_or(Some(here.to_owned()), |(_, directory)| directory.clone()),
         force,
         debug: matches.get_flag("debug"),
@@ -288,6 +293,17 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
         doc_format: text("doc-format").unwrap_or_default(),
         warnings,
     })
+}
+
+/// The forms in which `mkosi graph` prints. No image format has one of these names, so `--format` can mean either.
+const GRAPH_FORMATS: [&str; 4] = ["text", "json", "dot", "mermaid"];
+
+/// Takes the `--format` that means how the graph is printed out of the assignments.
+fn take_graph_format(settings: &mut Vec<OptionSetting>) -> Option<String> {
+    let is_graph = |s: &OptionSetting| s.setting == "Format" && GRAPH_FORMATS.contains(&s.text.as_str());
+    let format = settings.iter().rev().find(|s| is_graph(s)).map(|s| s.text.clone());
+    settings.retain(|s| !is_graph(s));
+    format
 }
 
 fn unknown_verb(name: &str) -> Stop {

@@ -29,6 +29,11 @@ pub use run::{Cancel, Error, Exit, Input, Output, set_executable};
 pub use spec::{Mount, Spec};
 pub use userns::{Error as UserNamespaceError, enter_user_namespace};
 
+/// Whether the user who started this program is root, and not only within a user namespace.
+pub fn started_as_root() -> bool {
+    rustix::process::geteuid().is_root() && userns::is_initial()
+}
+
 /// Handles the hidden entries of the executable. To be called first thing in `main`, before any thread is started
 /// and before the arguments are looked at; returns when this is no hidden entry.
 pub fn hidden_entry() {

@@ -7,9 +7,9 @@ use std::time::SystemTime;
 
 use super::apply::APPLY;
 use super::{Outputs, StageError};
-use crate::config::{Value, View};
+use crate::config::View;
 use crate::sandbox::{Cancel, HostRoot, Input, Mount, Output, PATH, Spec, host_root};
-use crate::store::{Artifact, Backend, Ingest, Layer, MergedTree, Store, WorkDir};
+use crate::store::{Artifact, Backend, Ingest, Layer, Materialise, MergedTree, Store, WorkDir, lower_dirs, materialise};
 
 /// Where the tree of a stage is seen in its sandbox.
 pub const BUILDROOT: &str = "/buildroot";
@@ -96,13 +96,13 @@ pub struct Context<'a> {
 impl Context<'_> {
     /// Modification time for what a build makes itself: `SourceDateEpoch=`, else the start of 1970.
     pub fn epoch(&self) -> i64 {
-        self.view.get("SourceDateEpoch").as_number().unwrap_or(0)
+        self.source_date_epoch().unwrap_or(0)
     }
 
     /// How files enter the store.
     pub fn ingest(&self) -> Ingest {
-        let clamp = *self.view.get("SourceDateEpoch") != Value::None;
-        Ingest { epoch: self.epoch(), started: self.started, clamp }
+        let set = self.source_date_epoch();
+        Ingest { epoch: set.unwrap_or(0), started: self.started, clamp: set.is_some() }
     }
 
     /// The file inputs of a setting, in the user's order.
@@ -129,11 +129,6 @@ impl Context<'_> {
         MergedTree::new(&self.layers)
     }
 
-    /// The directories of the tree's layers, lowest first.
-    pub fn layer_dirs(&self) -> Vec<PathBuf> {
-        self.layers.iter().map(|layer| layer.dir.clone()).collect()
-    }
-
     /// Makes the stage's tree changeable.
     ///
     /// # Errors
@@ -142,7 +137,7 @@ impl Context<'_> {
         let (upper, work) = self.work.overlay(Some(&self.merged()))?;
         let copied = matches!(self.store.backend(), Backend::Copy { .. });
         if copied {
-            self.store.materialise(&self.layers, &upper, false)?;
+            materialise(&self.layers, &upper, &Materialise { break_links: true, ..Materialise::default() })?;
         }
         Ok(Tree { lowers: self.layers.clone(), upper, work, copied })
     }
@@ -158,7 +153,7 @@ impl Context<'_> {
             };
         }
         Mount::Overlay {
-            lowers: tree.lowers.iter().map(|layer| layer.dir.clone()).collect(),
+            lowers: lower_dirs(&tree.lowers),
             upper: Some((tree.upper.clone(), tree.work.clone())),
             target: BUILDROOT.into(),
         }
@@ -171,7 +166,7 @@ impl Context<'_> {
     pub fn close_tree(&self, tree: Tree) -> Result<Outputs, StageError> {
         let lower = MergedTree::new(&tree.lowers);
         let layer = if tree.copied {
-            self.store.add_layer_from_copy(&tree.upper, &lower, &self.ingest())?
+            self.store.add_layer_from_diff(&tree.upper, &lower, &self.ingest())?
         } else {
             self.store.add_layer(&tree.upper, Some(&lower), &self.ingest())?
         };
@@ -201,13 +196,14 @@ impl Context<'_> {
         spec.env.insert("TZ".to_owned(), "UTC".to_owned());
         spec.env.insert("HOME".to_owned(), "/".to_owned());
         spec.env.insert("TMPDIR".to_owned(), "/var/tmp".to_owned());
-        if let Some(epoch) = self.view_epoch() {
+        if let Some(epoch) = self.source_date_epoch() {
             spec.env.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string());
         }
         spec
     }
 
-    fn view_epoch(&self) -> Option<i64> {
+    /// `SourceDateEpoch=`, for a stage that declares it.
+    fn source_date_epoch(&self) -> Option<i64> {
         self.view.iter().find(|(name, _)| *name == "SourceDateEpoch").and_then(|(_, value)| value.as_number())
     }
 

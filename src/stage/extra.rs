@@ -4,7 +4,8 @@ use super::apply::{Step, apply};
 use super::{Context, Outputs, Source, StageError};
 use crate::config::Value;
 use crate::sandbox::Mount;
-use crate::store::Artifact;
+use crate::store::{Artifact, lower_dirs};
+use crate::types::Digest;
 
 /// Copies what the build installed, then the extra trees in the user's order.
 pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
@@ -13,7 +14,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     spec.mounts.push(cx.tree_mount(&tree));
     let mut steps = Vec::new();
     if let Some(Artifact::Tree { layers }) = cx.needs.get("build.dest") {
-        spec.mounts.push(layers_mount(cx, layers, "/work/dest"));
+        spec.mounts.push(layers_mount(cx, layers, "/work/dest")?);
         steps.push(Step::Copy { from: "/work/dest".into(), to: "/".to_owned(), owners: true, epoch: None });
     }
     add_trees(cx, "ExtraTrees", &mut spec.mounts, &mut steps)?;
@@ -53,7 +54,7 @@ pub fn add_trees(
                 read_only: true,
                 optional: false,
             }),
-            Source::Image(Artifact::Tree { layers }) => mounts.push(layers_mount(cx, layers, &from)),
+            Source::Image(Artifact::Tree { layers }) => mounts.push(layers_mount(cx, layers, &from)?),
             Source::Image(Artifact::Files { files }) => {
                 let Some((_, digest)) = files.first_key_value() else { continue };
                 mounts.push(Mount::Bind {
@@ -73,10 +74,10 @@ pub fn add_trees(
 }
 
 /// A read-only mount of a tree in the store.
-pub fn layers_mount(cx: &Context<'_>, layers: &[crate::types::Digest], target: &str) -> Mount {
-    Mount::Overlay {
-        lowers: layers.iter().map(|digest| cx.store.layer_dir(digest)).collect(),
-        upper: None,
-        target: target.into(),
-    }
+///
+/// # Errors
+/// When a layer is missing.
+pub fn layers_mount(cx: &Context<'_>, layers: &[Digest], target: &str) -> Result<Mount, StageError> {
+    let layers = layers.iter().map(|digest| cx.store.need_layer(digest)).collect::<Result<Vec<_>, _>>()?;
+    Ok(Mount::Overlay { lowers: lower_dirs(&layers), upper: None, target: target.into() })
 }

@@ -8,7 +8,6 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 
 use super::{Context, Outputs, StageError};
-use crate::config::Value;
 use crate::config::View;
 use crate::output::archive::{ArchiveOptions, write_cpio, write_tar};
 use crate::output::{Compression, Compressor, Image, checksum, manifest as manifests};

@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::output::{image_layers, named_files};
 use super::{Context, Outputs, StageError};
 use crate::config::View;
-use crate::output::{DirectoryOptions, FileOptions, publish_directory, publish_file};
+use crate::output::directory::{DirectoryOptions, publish_directory};
+use crate::output::{FileOptions, publish_file};
 use crate::store::{Artifact, MergedTree, Store};
 use crate::types::{Digest, Encoder};
 

@@ -11,7 +11,7 @@ use super::context::BUILDROOT;
 use super::{Context, Outputs, Root, Source, StageError, Tree};
 use crate::config::Value;
 use crate::sandbox::{Mount, Spec};
-use crate::store::Artifact;
+use crate::store::{Artifact, lower_dirs};
 use crate::types::Architecture;
 
 /// Runs `mkosi.prepare final`.
@@ -255,7 +255,8 @@ fn source_mounts(cx: &Context<'_>) -> Result<Vec<Mount>, StageError> {
                 vec![path]
             }
             Source::Image(Artifact::Tree { layers }) => {
-                layers.iter().map(|digest| cx.store.layer_dir(digest)).collect()
+                let layers = layers.iter().map(|d| cx.store.need_layer(d)).collect::<Result<Vec<_>, _>>()?;
+                lower_dirs(&layers)
             }
             Source::Image(_) => continue,
         };

@@ -1,6 +1,6 @@
 //! Artifacts as a whole: are the objects there, are they sound, how large are they.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Artifact, Layer, Slot, Store, StoreError};
 use crate::types::{Digest, Encoder};
@@ -65,6 +65,41 @@ impl Store {
             Artifact::Value { .. } => 0,
         };
         artifacts.into_iter().map(size).sum()
+    }
+
+    /// Forgets the results of a project: the records that its places stand at. What no other project uses goes with
+    /// the next clean-up. Returns how many.
+    ///
+    /// # Errors
+    /// When the store can't be read or a record can't be removed.
+    pub fn forget_project(&self, project: &str) -> Result<usize, StoreError> {
+        let mut forgotten = 0;
+        for (slot, key) in self.places()? {
+            if slot.project == project {
+                self.drop_record(&key)?;
+                forgotten += 1;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    /// Removes every package of the pool ; a build that runs fetches what it finds missing.
+    ///
+    /// # Errors
+    /// When the pool can't be read or a package can't be removed.
+    pub fn empty_pool(&self) -> Result<(), StoreError> {
+        let pool = self.pool();
+        let io = |what: &'static str, path: &Path| {
+            let path = path.to_path_buf();
+            move |source| StoreError::Io { what, path, source }
+        };
+        for entry in std::fs::read_dir(&pool).map_err(io("list", &pool))? {
+            let path = entry.map_err(io("list", &pool))?.path();
+            if path.is_file() {
+                std::fs::remove_file(&path).map_err(io("remove", &path))?;
+            }
+        }
+        Ok(())
     }
 
     /// Where the last run of a place in a project keeps what its commands printed.

@@ -123,6 +123,25 @@ impl Store {
         }
     }
 
+    /// Every place with the key of its last run, in no order.
+    ///
+    /// # Errors
+    /// When the store can't be read.
+    pub(super) fn places(&self) -> Result<Vec<(Slot, Digest)>, StoreError> {
+        let dir = self.dir.join("last");
+        let mut places = Vec::new();
+        for entry in fs::read_dir(&dir).context("read", &dir)? {
+            let path = entry.context("read", &dir)?.path();
+            // One that is being replaced at this moment, or is no pointer, is no place.
+            if let Ok(bytes) = fs::read(&path)
+                && let Ok(last) = serde_json::from_slice::<Last>(&bytes)
+            {
+                places.push((last.slot, last.key));
+            }
+        }
+        Ok(places)
+    }
+
     /// Notes the key of the last run at this place.
     ///
     /// # Errors
