@@ -1,8 +1,8 @@
 //! Runs one command in namespaces of its own, with just the files that its specification names.
 //!
 //! The parent never enters a namespace: it starts its own executable again as `sandbox-init`, hands it the
-//! specification in a file in memory, and that single-threaded child does the rest. Knows nothing of images, stages
-//! or the store.
+//! specification in a file in memory, and that single-threaded child does the rest. `docs/sandbox.md` tells how.
+//! Knows nothing of images, stages or the store.
 
 mod chroot;
 mod command;
