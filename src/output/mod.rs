@@ -6,6 +6,9 @@
 
 pub mod archive;
 mod compress;
+mod copy;
+pub mod directory;
+mod state;
 
 use std::io;
 use std::path::PathBuf;
