@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
 use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
@@ -151,6 +151,24 @@ pub fn directory_is_current(merged: &MergedTree, dest: &Path, state: &Path, opti
             .all(|(stamp, (_, recorded))| stamp.is_some() && stamp == recorded),
         _ => false,
     }
+}
+
+/// Removes the directory `dest` if it is ours, and its record; tells whether something was removed. For an output
+/// that is no directory any more, or is to be cleaned up.
+pub fn withdraw_directory(dest: &Path, state: &Path) -> Result<bool> {
+    let (above, name) = place(dest)?;
+    let _lock = state::lock(state)?;
+    let record = State::load(state);
+    let temporary = temporary_name(&name);
+    remove(&above, &temporary, dest)?;
+    let ours = matches!(existing(&above, &name, dest, &record, true)?, Some(Existing::Ours(_)));
+    if ours {
+        // Renamed first, so that nobody finds half of it.
+        fs::renameat(&above, &name, &above, &temporary).map_err(|error| Error::io("remove", dest, error))?;
+        remove(&above, &temporary, dest)?;
+    }
+    State::default().save(state)?;
+    Ok(ours)
 }
 
 /// A stamp is of use only if the file is still what was made: someone may have written to it meanwhile.

@@ -1,6 +1,7 @@
 //! Publications one after the other, with users and kills in between.
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use super::super::testing::{describe, every_kind, run, tree_of};
@@ -151,6 +152,22 @@ fn foreign_things_are_replaced_only_by_force() {
         case.assert_exact();
         assert!(case.dir.path().join("elsewhere/mine").exists());
     }
+}
+
+#[test]
+fn only_what_is_ours_is_withdrawn() {
+    let case = Case::new();
+    let state = case.dir.path().join("state/image");
+    case.publish();
+    run(&case.dest(), "touch d/added");
+    assert!(withdraw_directory(&case.dest(), &state).unwrap());
+    assert!(!case.dest().exists());
+    assert!(!withdraw_directory(&case.dest(), &state).unwrap());
+    std::fs::create_dir(case.dest()).unwrap();
+    std::fs::write(case.dest().join("mine"), "").unwrap();
+    assert!(!withdraw_directory(&case.dest(), &state).unwrap());
+    assert!(case.dest().join("mine").exists());
+    assert!(case.publish_with(&DirectoryOptions::default()).is_err());
 }
 
 #[test]
