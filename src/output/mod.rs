@@ -5,12 +5,20 @@
 //! store's entries, and nothing of stages, keys or configuration.
 
 pub mod archive;
+pub mod checksum;
 mod compress;
+mod copy;
+pub mod directory;
+pub mod manifest;
+mod names;
+pub mod publish;
+mod state;
 
 use std::io;
 use std::path::PathBuf;
 
 pub use compress::{Compression, CompressionError, Compressor};
+pub use names::OutputNames;
 
 /// What can go wrong with an output.
 #[derive(Debug, thiserror::Error)]

@@ -1,0 +1,104 @@
+//! The names of an image's outputs, as users' scripts expect them.
+
+use super::Compression;
+
+/// The names that follow from an output's base name (`Output=`), format and compression.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputNames {
+    base: String,
+    extension: Option<&'static str>,
+    compression: Compression,
+}
+
+impl OutputNames {
+    /// The names for `base`. `format` is one of `Format=`; formats that can't be compressed as a whole ignore
+    /// `compression`.
+    pub fn new(base: &str, format: &str, compression: Compression) -> Self {
+        let extension = match format {
+            "disk" | "esp" | "sysext" | "confext" | "portable" => Some("raw"),
+            "tar" => Some("tar"),
+            "cpio" => Some("cpio"),
+            "uki" | "addon" => Some("efi"),
+            _ => None,
+        };
+        let whole = matches!(format, "tar" | "cpio" | "disk" | "sysext" | "confext" | "portable");
+        let compression = if whole { compression } else { Compression::None };
+        Self { base: base.to_owned(), extension, compression }
+    }
+
+    /// The base name where `Output=` isn't set: the image's name, or for the main image `image_id` or `image`, and
+    /// the version after an underscore.
+    pub fn default_base(image: Option<&str>, image_id: Option<&str>, version: Option<&str>) -> String {
+        let name = image.or(image_id).unwrap_or("image");
+        match version.filter(|version| !version.is_empty()) {
+            Some(version) => format!("{name}_{version}"),
+            None => name.to_owned(),
+        }
+    }
+
+    /// The base name itself.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The image before it is compressed: `image.raw`.
+    pub fn plain(&self) -> String {
+        match self.extension {
+            Some(extension) => self.with(extension),
+            None => self.base.clone(),
+        }
+    }
+
+    /// The image as it is published: `image.raw.zst`.
+    pub fn image(&self) -> String {
+        match self.compression.extension() {
+            Some(extension) => format!("{}.{extension}", self.plain()),
+            None => self.plain(),
+        }
+    }
+
+    /// How the image is compressed as a whole.
+    pub fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// The link from the base name to the image, as link and target: `image` to `image.raw.zst`. `None` if the
+    /// image itself has that name.
+    pub fn link(&self) -> Option<(String, String)> {
+        let image = self.image();
+        (image != self.base).then(|| (self.base.clone(), image))
+    }
+
+    /// A file beside the image: `efi`, `vmlinuz`, `initrd`, `pcrs`, `roothash`, `osrelease`,
+    /// `kernel-modules-initrd`, `repart.d`, `nspawn`, `SHA256SUMS`, `SHA256SUMS.gpg`, `manifest`, `changelog`.
+    pub fn with(&self, extension: &str) -> String {
+        format!("{}.{extension}", self.base)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_what_scripts_expect() {
+        let base = OutputNames::default_base(None, Some("os"), Some("1.0"));
+        assert_eq!(base, "os_1.0");
+        assert_eq!(OutputNames::default_base(Some("initrd"), Some("os"), None), "initrd");
+        assert_eq!(OutputNames::default_base(None, None, Some("")), "image");
+        for (format, plain, image, link) in [
+            ("tar", "os_1.0.tar", "os_1.0.tar.zst", true),
+            ("disk", "os_1.0.raw", "os_1.0.raw.zst", true),
+            ("uki", "os_1.0.efi", "os_1.0.efi", true),
+            ("esp", "os_1.0.raw", "os_1.0.raw", true),
+            ("directory", "os_1.0", "os_1.0", false),
+            ("oci", "os_1.0", "os_1.0", false),
+        ] {
+            let names = OutputNames::new(&base, format, Compression::Zstd);
+            assert_eq!((names.plain(), names.image()), (plain.to_owned(), image.to_owned()), "{format}");
+            assert_eq!(names.link(), link.then(|| (base.clone(), image.to_owned())), "{format}");
+        }
+        let names = OutputNames::new(&base, "tar", Compression::None);
+        assert_eq!((names.image(), names.with("manifest")), ("os_1.0.tar".into(), "os_1.0.manifest".into()));
+    }
+}
