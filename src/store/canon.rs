@@ -53,7 +53,8 @@ pub(super) fn plan(lower: &MergedTree, scanned: Scanned) -> Plan {
     let mut plan = Plan { files: scanned.sockets, _opened: scanned.opened, ..Plan::default() };
     for (mut raw, changed) in scanned.raws.into_iter().zip(changed) {
         let directory = matches!(raw.entry.kind, Kind::Directory { .. });
-        if !changed && !(directory && leading.contains(&raw.entry.path)) {
+        let leads = directory && leading.contains(&raw.entry.path);
+        if !changed && !leads {
             if directory { &mut plan.directories } else { &mut plan.files }.push(raw.entry.path);
             continue;
         }

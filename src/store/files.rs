@@ -38,10 +38,21 @@ impl Store {
         if let Some(dir) = place.parent() {
             fs::create_dir_all(dir).context("make", dir)?;
         }
-        let _gate = self.gate()?;
-        self.using(Use::File(digest))?;
-        // Ours replaces one of the same name: it is known to be good, and an open old one stays readable.
-        fs::rename(path, &place).context("move into the store", path)?;
+        let known = {
+            let _gate = self.gate()?;
+            self.using(Use::File(digest))?;
+            place.exists()
+        };
+        // One that is there may have reached the disk, which ours has not: it stays, unless it is in doubt and damaged.
+        if known && self.sound(&Use::File(digest))? {
+            fs::remove_file(path).context("remove", path)?;
+        } else {
+            if known {
+                self.discard_file(&digest)?;
+            }
+            let _gate = self.gate()?;
+            fs::rename(path, &place).context("move into the store", path)?;
+        }
         locked(&self.checked).insert(Use::File(digest));
         Ok(digest)
     }
@@ -66,6 +77,7 @@ impl Store {
     /// Removes a file that is damaged.
     pub(super) fn discard_file(&self, digest: &Digest) -> Result<(), StoreError> {
         let place = self.file_place(digest);
+        self.drop_referring(&Use::File(*digest))?;
         locked(&self.checked).remove(&Use::File(*digest));
         let _gate = Gate::alone(&self.dir)?;
         match fs::remove_file(&place) {

@@ -102,13 +102,13 @@ impl Store {
     pub(super) fn inventory(&self) -> Result<Inventory, StoreError> {
         let mut inventory = Inventory::default();
         for entry in list(&self.dir.join("layers"))? {
-            if let Some(digest) = name(&entry).parse().ok() {
+            if let Ok(digest) = name(&entry).parse() {
                 inventory.objects.insert(Use::Layer(digest), indexed_size(&entry.join("index")));
             }
         }
         for shard in list(&self.dir.join("files"))? {
             for entry in list(&shard)? {
-                if let Some(digest) = name(&entry).parse().ok() {
+                if let Ok(digest) = name(&entry).parse() {
                     inventory.objects.insert(Use::File(digest), size(&entry));
                 }
             }

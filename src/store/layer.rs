@@ -184,6 +184,7 @@ impl Store {
     /// Removes a layer that is damaged.
     pub(super) fn discard_layer(&self, digest: &Digest) -> Result<(), StoreError> {
         let place = self.layer_place(digest);
+        self.drop_referring(&Use::Layer(*digest))?;
         locked(&self.layers).remove(digest);
         locked(&self.checked).remove(&Use::Layer(*digest));
         let _gone = {

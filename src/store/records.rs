@@ -54,6 +54,8 @@ impl Store {
             let _gate = self.gate()?;
             let Some(stored) = read_record(&path, key)? else { return Ok(None) };
             if !stored.record.objects().all(|object| self.place(&object).exists()) {
+                // It must not come back with an object of the same name that another run makes.
+                self.drop_record(key)?;
                 return Ok(None);
             }
             self.using(Use::Record(*key))?;
@@ -173,7 +175,20 @@ impl Store {
         Ok(sound)
     }
 
-    /// Removes a damaged object.
+    /// Removes the records that refer to an object which is about to be removed as damaged. Whether an object is in
+    /// doubt is known by the run of its record, so a record must not outlive the object that it means.
+    pub(super) fn drop_referring(&self, object: &Use) -> Result<(), StoreError> {
+        for path in super::gc::list(&self.dir.join("records"))? {
+            if let Some(record) = parse_record(&path)?
+                && record.objects().any(|other| other == *object)
+            {
+                self.drop_record(&record.key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a damaged object and the records that refer to it.
     pub(super) fn discard(&self, object: &Use) -> Result<(), StoreError> {
         match object {
             Use::Layer(digest) => self.discard_layer(digest),

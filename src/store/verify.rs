@@ -83,11 +83,6 @@ impl Store {
             }
         }
         if repair {
-            for (record, _) in &inventory.records {
-                if record.objects().any(|object| bad.contains(&object)) {
-                    self.drop_record(&record.key)?;
-                }
-            }
             for object in &bad {
                 self.discard(object)?;
             }
