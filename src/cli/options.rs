@@ -90,7 +90,7 @@ pub fn command() -> Command {
         .disable_help_flag(true)
         .disable_version_flag(true)
         .override_usage("mkosi [OPTION...] [VERB] [IMAGE...] [-- ARGUMENT...]")
-        .before_help(verbs_help())
+        .help_template(format!("{{about}}\n\nUsage: {{usage}}\n\n{}\n\n{{all-args}}", verbs_help()))
         .arg(Arg::new("verb").hide(true))
         .arg(Arg::new("words").num_args(0..).hide(true))
         .arg(Arg::new("arguments").num_args(0..).last(true).allow_hyphen_values(true).hide(true))

@@ -93,6 +93,9 @@ fn project_directory(directory: Option<&Path>) -> Option<PathBuf> {
     Some(if apart { directory.join("mkosi") } else { directory.to_owned() })
 }
 
+/// The name of the default initrd among the images.
+const DEFAULT_INITRD: &str = "default-initrd";
+
 struct Loader<'a> {
     shared: &'a Shared<'a>,
     project: Option<PathBuf>,
@@ -154,8 +157,9 @@ impl Loader<'_> {
             let value = Value::List(names.collect());
             values.insert("Dependencies", Sourced { value, origin: Origin::Default });
         }
+        let initrd = self.initrd(&main, &values);
         let main = Candidate { files: main.files, ..self.candidate("main", values) };
-        self.order(main, subimages, tools)
+        self.order(main, subimages, initrd, tools)
     }
 
     fn candidate(&self, name: &str, values: BTreeMap<&'static str, Sourced>) -> Candidate {
@@ -225,7 +229,7 @@ impl Loader<'_> {
                 Some(_) => name.trim_start_matches(|c: char| c.is_ascii_digit() || c == '-').to_owned(),
                 None => name,
             };
-            if name.is_empty() || matches!(name.as_str(), "main" | "tools") {
+            if name.is_empty() || matches!(name.as_str(), "main" | "tools" | DEFAULT_INITRD) {
                 let message = format!("`{name}` can't be the name of an image");
                 self.shared.report(Diagnostic::error(message).in_file(&path));
                 continue;
@@ -301,7 +305,7 @@ impl Loader<'_> {
     }
 
     /// The default tools tree as an image of its own.
-    fn tools(&self, main: &Context<'_>, values: &BTreeMap<&'static str, Sourced>) -> Option<Image> {
+    fn tools(&self, main: &Context<'_>, values: &BTreeMap<&'static str, Sourced>) -> Option<Candidate> {
         let wanted = values.get("ToolsTree").and_then(|sourced| sourced.value.as_text());
         if !matches!(wanted, Some("default" | "yes")) {
             return None;
@@ -316,18 +320,38 @@ impl Loader<'_> {
         }
         assign(&mut context.cli, "Format", Some(Value::text("directory")), Origin::Default);
         self.pass_environment(&mut context, values);
+        Some(self.derived(context, "mkosi.tools.conf", "mkosi-tools"))
+    }
+
+    /// The default initrd as an image of its own, which images with `default` among their `Initrds=` depend on. There
+    /// is none without the built-in configuration that says what is in it.
+    fn initrd(&self, main: &Context<'_>, values: &BTreeMap<&'static str, Sourced>) -> Option<Candidate> {
+        self.shared.input.resources.as_ref()?;
+        let mut context = Context::new(self.shared, DEFAULT_INITRD);
+        self.inherit(&mut context, main, values, false);
+        for setting in SETTINGS.iter().filter(|setting| setting.scope == Scope::InitrdInherit) {
+            if let Some(sourced) = values.get(setting.name).filter(|sourced| sourced.value != Value::None) {
+                assign(&mut context.config, setting.name, Some(sourced.value.clone()), sourced.origin.clone());
+            }
+        }
+        self.derive(&mut context, main, values, Scope::Initrd, "Initrd");
+        Some(self.derived(context, "mkosi.initrd.conf", "mkosi-initrd"))
+    }
+
+    /// Reads the project's own file for the tools tree or initrd, and the built-in configuration.
+    fn derived(&self, mut context: Context<'_>, file: &str, builtin: &str) -> Candidate {
         if let Some(project) = &self.project {
-            let path = project.join("mkosi.tools.conf");
+            let path = project.join(file);
             if path.exists() {
-                let extras = Extras { profiles: path.is_dir(), local: path.is_dir() };
-                context.load(&path, project, extras);
+                context.load(&path, project, Extras { profiles: path.is_dir(), local: path.is_dir() });
             }
         }
         if let Some(resources) = &self.shared.input.resources {
-            let path = resources.join("mkosi-tools");
+            let path = resources.join(builtin);
             context.load(&path, &path, Extras { profiles: true, local: false });
         }
-        Some(self.candidate("tools", context.finish()).image)
+        let files = std::mem::take(&mut context.files);
+        Candidate { files, ..self.candidate(&context.image, context.finish()) }
     }
 
     /// Gives an image the settings that the main image has for it under names with a prefix: in the layer that they
@@ -357,7 +381,25 @@ impl Loader<'_> {
     }
 
     /// The images that are wanted, each after those that it depends on.
-    fn order(&self, main: Candidate, subimages: Vec<Candidate>, tools: Option<Image>) -> Option<Loaded> {
+    fn order(
+        &self,
+        mut main: Candidate,
+        mut subimages: Vec<Candidate>,
+        initrd: Option<Candidate>,
+        tools: Option<Candidate>,
+    ) -> Option<Loaded> {
+        let wants = |candidate: &Candidate| {
+            candidate.image.texts("Initrds").contains(&"default")
+        };
+        if let Some(initrd) = initrd.filter(|_| wants(&main) || subimages.iter().any(wants)) {
+            for candidate in subimages.iter_mut().chain([&mut main]).filter(|candidate| wants(candidate)) {
+                candidate.dependencies.push(initrd.image.name.clone());
+                if let Some(Sourced { value: Value::List(names), .. }) = candidate.image.values.get_mut("Dependencies") {
+                    names.push(Value::text(DEFAULT_INITRD));
+                }
+            }
+            subimages.push(initrd);
+        }
         let names: Vec<String> = subimages.iter().map(|candidate| candidate.image.name.clone()).collect();
         let all: BTreeMap<&str, &Candidate> =
             subimages.iter().chain([&main]).map(|candidate| (candidate.image.name.as_str(), candidate)).collect();
@@ -393,9 +435,9 @@ impl Loader<'_> {
         if failed {
             return None;
         }
-        let mut ordered: Vec<&str> = Vec::new();
+        let mut wanted: Vec<&str> = Vec::new();
         for root in main.dependencies.iter().chain(asked.iter().filter(|name| *name != "main")) {
-            if let Err(cycle) = visit(root, &all, &mut ordered, &mut Vec::new()) {
+            if let Err(cycle) = visit(root, &all, &mut wanted, &mut Vec::new()) {
                 self.shared.report(
                     Diagnostic::error(format!("images depend on each other in a circle: {}", cycle.join(" -> ")))
                         .hint("take one of these out of Dependencies="),
@@ -403,14 +445,19 @@ impl Loader<'_> {
                 return None;
             }
         }
-        let order: Vec<String> = ordered.into_iter().map(str::to_owned).chain(["main".to_owned()]).collect();
+        let order: Vec<String> = levels(&subimages, &wanted).into_iter().chain(["main".to_owned()]).collect();
         let mut candidates: BTreeMap<String, Candidate> =
             subimages.into_iter().chain([main]).map(|candidate| (candidate.image.name.clone(), candidate)).collect();
+        let mut files = BTreeMap::new();
+        let tools = tools.map(|tools| {
+            files.insert(tools.image.name.clone(), tools.files);
+            tools.image
+        });
         let mut loaded = Loaded {
             images: Vec::new(),
             tools,
             selected: if asked.is_empty() { vec!["main".to_owned()] } else { asked.clone() },
-            files: BTreeMap::new(),
+            files,
             project: self.project.clone().unwrap_or_default(),
             warnings: Vec::new(),
         };
@@ -442,11 +489,11 @@ impl Loader<'_> {
     }
 }
 
-/// Depth first, so that each image follows what it depends on, in the order of the names.
+/// Finds everything that `name` depends on, and circles.
 fn visit<'a>(
     name: &'a str,
     all: &BTreeMap<&'a str, &'a Candidate>,
-    ordered: &mut Vec<&'a str>,
+    found: &mut Vec<&'a str>,
     path: &mut Vec<String>,
 ) -> Result<(), Vec<String>> {
     if let Some(start) = path.iter().position(|above| above == name) {
@@ -454,17 +501,35 @@ fn visit<'a>(
         cycle.push(name.to_owned());
         return Err(cycle);
     }
-    if ordered.contains(&name) {
+    if found.contains(&name) {
         return Ok(());
     }
     let Some((name, candidate)) = all.get_key_value(name) else { return Ok(()) };
     path.push((*name).to_owned());
     for dependency in &candidate.dependencies {
-        visit(dependency, all, ordered, path)?;
+        visit(dependency, all, found, path)?;
     }
     path.pop();
-    ordered.push(name);
+    found.push(name);
     Ok(())
+}
+
+/// The wanted images in rounds: first those that depend on nothing, then those that these were the last ones missing
+/// for, and so on. Within a round the order is that of the images.
+fn levels(images: &[Candidate], wanted: &[&str]) -> Vec<String> {
+    let mut left: Vec<&Candidate> =
+        images.iter().filter(|candidate| wanted.contains(&candidate.image.name.as_str())).collect();
+    let mut order: Vec<String> = Vec::new();
+    while !left.is_empty() {
+        let (ready, rest): (Vec<&Candidate>, Vec<&Candidate>) =
+            left.iter().partition(|candidate| candidate.dependencies.iter().all(|name| order.contains(name)));
+        if ready.is_empty() {
+            break;
+        }
+        order.extend(ready.into_iter().map(|candidate| candidate.image.name.clone()));
+        left = rest;
+    }
+    order
 }
 
 /// What relative paths in a file are seen from: the project for `mkosi.images/x.conf`, as for a drop-in.
