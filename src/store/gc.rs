@@ -204,7 +204,7 @@ fn choose(inventory: &Inventory, in_use: &BTreeSet<Use>, policy: &GcPolicy) -> B
     doomed
 }
 
-/// The paths in a directory, sorted; none where it does not exist. Temporary files of writes under way are left out.
+/// The paths in a directory, sorted; none where it does not exist.
 pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -213,10 +213,7 @@ pub(super) fn list(dir: &Path) -> Result<Vec<PathBuf>, StoreError> {
     };
     let mut paths = Vec::new();
     for entry in entries {
-        let path = entry.context("read", dir)?.path();
-        if !name(&path).starts_with(".new-") {
-            paths.push(path);
-        }
+        paths.push(entry.context("read", dir)?.path());
     }
     paths.sort();
     Ok(paths)

@@ -33,14 +33,15 @@ pub struct TreeOptions {
 /// again. Shared by reference between threads.
 #[derive(Debug)]
 pub struct Hasher {
-    stat: PathBuf,
+    /// The store's directory.
+    store: PathBuf,
     caches: Mutex<HashMap<PathBuf, Arc<Mutex<StatCache>>>>,
 }
 
 impl Hasher {
     /// A hasher that keeps its cache in `store`.
     pub fn new(store: &Store) -> Self {
-        Self { stat: store.dir().join("stat"), caches: Mutex::default() }
+        Self { store: store.dir().to_owned(), caches: Mutex::default() }
     }
 
     /// The digest of a file's content. A symbolic link is followed.
@@ -117,7 +118,7 @@ impl Hasher {
         if news || known.len() != cache.len() {
             let mut cache = locked(&shared);
             cache.replace(known);
-            cache.save()?;
+            cache.save(&self.store)?;
         }
         Ok(TreeIndex { entries })
     }
@@ -128,11 +129,11 @@ impl Hasher {
     /// When the cache can't be written.
     pub fn flush(&self) -> Result<(), StoreError> {
         let caches: Vec<_> = locked(&self.caches).values().cloned().collect();
-        caches.iter().try_for_each(|cache| locked(cache).save())
+        caches.iter().try_for_each(|cache| locked(cache).save(&self.store))
     }
 
     fn cache(&self, id: &Encoder) -> Arc<Mutex<StatCache>> {
-        let path = self.stat.join(id.finish().hex());
+        let path = self.store.join("stat").join(id.finish().hex());
         let mut caches = locked(&self.caches);
         let load = || Arc::new(Mutex::new(StatCache::load(path.clone())));
         Arc::clone(caches.entry(path.clone()).or_insert_with(load))

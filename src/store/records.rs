@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use serde::{Deserialize, Serialize};
 
 use super::error::Context;
-use super::root::{Use, locked, write_atomically};
+use super::root::{Use, locked, write_small};
 use super::{Artifact, Record, Slot, Store, StoreError, work};
 use crate::types::{Digest, Encoder};
 
@@ -89,9 +89,11 @@ impl Store {
             self.will_add()?;
             let json = encode("a record", &path, record)?;
             let stored = Stored { check: Digest::of(&json), run: self.run().to_owned(), record: record.clone() };
-            let _gate = self.gate()?;
-            self.using(Use::Record(record.key))?;
-            self.write_small(&path, &encode("a record", &path, &stored)?)
+            {
+                let _gate = self.gate()?;
+                self.using(Use::Record(record.key))?;
+            }
+            write_small(&self.dir, &path, &encode("a record", &path, &stored)?)
         };
         put().map_err(|error: StoreError| error.in_store(&self.dir))
     }
@@ -155,7 +157,7 @@ impl Store {
         if fs::read(&path).is_ok_and(|old| old == bytes) {
             return Ok(());
         }
-        self.write_small(&path, &bytes).map_err(|error| error.in_store(&self.dir))
+        write_small(&self.dir, &path, &bytes).map_err(|error| error.in_store(&self.dir))
     }
 
     /// Whether an object that a run of an earlier boot may have made is what its name says. Read once in a run;
@@ -216,11 +218,6 @@ impl Store {
         let Slot { project, image, node } = slot;
         let name = Encoder::new("mkosi.slot", 1).str(project).str(image).str(node).finish();
         self.dir.join("last").join(format!("{name}.json"))
-    }
-
-    /// Writes a small file at once.
-    pub(super) fn write_small(&self, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
-        write_atomically(path.parent().unwrap_or(&self.dir), path, bytes)
     }
 }
 

@@ -366,8 +366,15 @@ fn check_format(dir: &Path) -> Result<(), StoreError> {
     write_atomically(dir, &path, format!("{FORMAT}\n").as_bytes())
 }
 
+/// Writes a small file of the store at `dir` as a whole. It waits in `tmp/` with the gate held: what lies there while
+/// nobody is at the gate was left by a kill.
+pub(super) fn write_small(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+    let _gate = Gate::shared(dir)?;
+    write_atomically(&dir.join("tmp"), path, bytes)
+}
+
 /// Writes a small file in `staging`, which is on the same file system, and renames it to `path`.
-pub(super) fn write_atomically(staging: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+fn write_atomically(staging: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(staging).context("make a file in", staging)?;
     file.write_all(bytes).context("write", path)?;
     file.persist(path).map(drop).map_err(|error| StoreError::io("write", path, error.error))

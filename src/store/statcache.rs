@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Context;
 use super::index::path_order;
-use super::root::write_atomically;
+use super::root::write_small;
 use super::{StoreError, walk};
 use crate::types::Digest;
 
@@ -130,15 +130,15 @@ impl StatCache {
         self.known.len()
     }
 
-    /// Writes the cache, if it changed.
-    pub fn save(&mut self) -> Result<(), StoreError> {
+    /// Writes the cache to the store at `store`, if it changed.
+    pub fn save(&mut self, store: &Path) -> Result<(), StoreError> {
         if !self.changed {
             return Ok(());
         }
         let encoded = postcard::to_extend(self.known.as_slice(), MAGIC.to_vec()).map_err(|error| {
             StoreError::Encode { what: "a stat cache", path: self.path.clone(), why: error.to_string() }
         })?;
-        write_atomically(self.path.parent().unwrap_or(Path::new(".")), &self.path, &encoded)?;
+        write_small(store, &self.path, &encoded)?;
         self.changed = false;
         Ok(())
     }
@@ -188,13 +188,14 @@ mod tests {
 
     #[test]
     fn a_damaged_cache_is_an_empty_one() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("cache");
-        fs::write(dir.path().join("file"), "x").unwrap();
-        let (known, _, _) = read(&dir.path().join("file")).unwrap();
+        let test = crate::store::testing::store();
+        let dir = test.store.dir();
+        let path = dir.join("stat/cache");
+        fs::write(dir.join("file"), "x").unwrap();
+        let (known, _, _) = read(&dir.join("file")).unwrap();
         let mut cache = StatCache::load(path.clone());
         cache.put(b"file".to_vec(), known.clone());
-        cache.save().unwrap();
+        cache.save(dir).unwrap();
         assert_eq!(StatCache::load(path.clone()).get(b"file", &known.stamp), Some(&known));
         let mut bytes = fs::read(&path).unwrap();
         bytes.truncate(bytes.len() - 5);

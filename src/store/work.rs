@@ -3,6 +3,7 @@
 //! A work directory is locked by the process that made it; one whose lock can be taken was left by a dead process.
 
 use std::fs::{self, File, Permissions};
+use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -114,11 +115,11 @@ pub(super) fn remove_stale(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Removes a tree whatever its modes are. Mounts in it are not entered: their mount point stays, and so does the rest
-/// of the path to it.
+/// Removes a tree whatever its modes are. Nothing is removed while something is mounted in it: a bind mount would lead
+/// to files that are not the tree's.
 ///
 /// # Errors
-/// The first thing that could not be removed; everything else is gone by then.
+/// The mount that is in the way, or the first thing that could not be removed; everything else is gone by then.
 pub fn remove_tree(path: &Path) -> Result<(), StoreError> {
     let meta = match fs::symlink_metadata(path) {
         Ok(meta) => meta,
@@ -127,6 +128,9 @@ pub fn remove_tree(path: &Path) -> Result<(), StoreError> {
     };
     if !meta.is_dir() {
         return unlink(path, false);
+    }
+    if let Some(mount) = mount_below(path) {
+        return Err(StoreError::io("remove what is mounted at", &mount, rustix::io::Errno::BUSY));
     }
     // The usual case, by the standard library with open directories.
     if fs::remove_dir_all(path).is_ok() {
@@ -141,8 +145,7 @@ pub fn remove_tree(path: &Path) -> Result<(), StoreError> {
             for entry in entries.flatten() {
                 let path = entry.path();
                 match entry.metadata() {
-                    Ok(inner) if inner.is_dir() && inner.dev() == meta.dev() => pending.push(path),
-                    Ok(inner) if inner.is_dir() => {}
+                    Ok(inner) if inner.is_dir() => pending.push(path),
                     _ => first = first.or(unlink(&path, false).err()),
                 }
             }
@@ -153,6 +156,35 @@ pub fn remove_tree(path: &Path) -> Result<(), StoreError> {
         first = first.or(unlink(dir, true).err());
     }
     first.map_or(Ok(()), Err)
+}
+
+/// A mount point at or below `path` in this thread's mount namespace (proc_pid_mountinfo(5)). Without `/proc` none is
+/// known of; the store itself mounts nothing.
+fn mount_below(path: &Path) -> Option<PathBuf> {
+    let real = fs::canonicalize(path).ok()?;
+    let table = fs::read("/proc/thread-self/mountinfo").ok()?;
+    let points = table.split(|byte| *byte == b'\n').filter_map(|line| line.split(|byte| *byte == b' ').nth(4));
+    points.map(unescape).find(|point| point.starts_with(&real))
+}
+
+/// In that table a blank, tab, newline or backslash is a backslash and three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut bytes = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let Some((byte, after)) = rest.split_first() {
+        let octal = after.get(..3).filter(|_| *byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
+        match octal.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
+            Some(decoded) => {
+                bytes.push(decoded);
+                rest = after.get(3..).unwrap_or_default();
+            }
+            None => {
+                bytes.push(*byte);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(bytes))
 }
 
 fn unlink(path: &Path, directory: bool) -> Result<(), StoreError> {

@@ -104,7 +104,7 @@ fn both_backends_make_the_same_layers() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, max_shrink_iters: 200, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
     fn both_backends_agree_on_any_script(scripts in prop::collection::vec(prop::collection::vec(step(), 1..14), 3)) {

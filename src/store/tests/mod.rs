@@ -3,4 +3,5 @@
 mod copying;
 mod layers;
 mod merge;
+mod upkeep;
 mod whole;
