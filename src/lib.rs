@@ -5,12 +5,12 @@
 
 pub mod cli;
 pub mod config;
-pub mod exec;
-pub mod stage;
-pub mod plan;
-pub mod output;
-pub mod rootfs;
 pub mod distro;
+pub mod exec;
+pub mod output;
+pub mod plan;
+pub mod rootfs;
 pub mod sandbox;
+pub mod stage;
 pub mod store;
 pub mod types;

@@ -4,8 +4,15 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The modules from the lowest to the topmost. Modules of one line don't use each other unless named in `BESIDE`.
-const LAYERS: &[&[&str]] =
-    &[&["types"], &["config", "rootfs", "sandbox", "store"], &["distro", "output"], &["stage"], &["plan"], &["exec"], &["cli"]];
+const LAYERS: &[&[&str]] = &[
+    &["types"],
+    &["config", "rootfs", "sandbox", "store"],
+    &["distro", "output"],
+    &["stage"],
+    &["plan"],
+    &["exec"],
+    &["cli"],
+];
 
 /// Uses within one line of `LAYERS` that are meant.
 const BESIDE: &[(&str, &str)] = &[];

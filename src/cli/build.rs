@@ -51,7 +51,8 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
 /// # Errors
 /// When the graph can't be compiled, or the format is unknown.
 pub fn graph(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<String> {
-    let format: Format = if invocation.json { "json" } else { &invocation.graph_format }.parse().map_err(anyhow::Error::msg)?;
+    let format: Format =
+        if invocation.json { "json" } else { &invocation.graph_format }.parse().map_err(anyhow::Error::msg)?;
     let session = Session::open(invocation, loaded, false)?;
     let nodes = session.preview(matches!(format, Format::Text | Format::Json));
     Ok(render(&session.plan, &nodes, format))

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 
 use super::options::Invocation;
 use crate::config::table::SETTINGS;
-use crate::config::{Image, Loaded};
+use crate::config::{Image, Loaded, Origin, Sourced, Value};
 use crate::exec::{Force, HostDigests, StoreLookup};
 use crate::plan::{Declarations, NodeId, Plan, Preview, compile, preview};
 use crate::store::{Hasher, Store};
@@ -32,7 +32,8 @@ impl Session {
         let declarations = Declarations::built_in(&known)?;
         let hasher = Hasher::new(&store);
         let goals = goals(loaded);
-        let plan = compile(&declarations, &loaded.images, &goals, &HostDigests::new(&hasher))?;
+        let images: Vec<Image> = loaded.images.iter().map(with_output_directory).collect();
+        let plan = compile(&declarations, &images, &goals, &HostDigests::new(&hasher))?;
         // Digests that could not be kept are made again next time.
         let _ = hasher.flush();
         Ok(Self { store, plan, force: force(invocation, refresh) })
@@ -50,6 +51,16 @@ impl Session {
         }
         preview(&self.plan, &nodes, &StoreLookup { store: &self.store, force: &self.force })
     }
+}
+
+/// An image that names no output directory has its outputs in the project's.
+fn with_output_directory(image: &Image) -> Image {
+    let mut image = image.clone();
+    if image.path("OutputDirectory").is_none() {
+        let value = Value::Path(image.project.clone());
+        image.values.insert("OutputDirectory", Sourced { value, origin: Origin::Default });
+    }
+    image
 }
 
 /// The images to bring up to date: those asked for and all that they depend on.

@@ -65,6 +65,7 @@ pub struct ViewError {
 pub struct View {
     stage: String,
     values: BTreeMap<String, Value>,
+    tests: BTreeMap<String, bool>,
     denied: RefCell<BTreeSet<String>>,
 }
 
@@ -72,7 +73,21 @@ impl View {
     /// The view that `stage` gets of `image`: just the settings in `names`.
     pub fn new<'a>(stage: &str, image: &Image, names: impl IntoIterator<Item = &'a str>) -> Self {
         let values = names.into_iter().map(|name| (name.to_owned(), image.get(name).clone())).collect();
-        Self { stage: stage.to_owned(), values, denied: RefCell::new(BTreeSet::new()) }
+        Self { stage: stage.to_owned(), values, tests: BTreeMap::new(), denied: RefCell::default() }
+    }
+
+    /// Adds the outcomes of conditions over settings that are not in the view themselves.
+    pub fn with_tests(mut self, tests: BTreeMap<String, bool>) -> Self {
+        self.tests = tests;
+        self
+    }
+
+    /// The outcome of a condition that the declaration names.
+    pub fn test(&self, condition: &str) -> bool {
+        self.tests.get(condition).copied().unwrap_or_else(|| {
+            self.denied.borrow_mut().insert(condition.to_owned());
+            false
+        })
     }
 
     /// The settings in this view with their values, in the order of their names.

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use super::Force;
-use crate::config::View;
 use crate::plan::{Lookup, NodeId, Plan};
 use crate::stage::publish;
 use crate::store::{Artifact, Record, Slot, Store};
@@ -29,7 +28,7 @@ impl Lookup for StoreLookup<'_> {
 
     fn unpublished(&self, plan: &Plan, id: NodeId, needs: &BTreeMap<String, Artifact>) -> Option<String> {
         let node = &plan.graph[id];
-        let view = View::new(&node.stage, &node.image, node.decl.visible());
+        let view = node.decl.view(&node.stage, &node.image);
         publish::unpublished(self.store, &view, needs)
     }
 

@@ -52,7 +52,7 @@ impl Job<'_> {
     }
 
     fn view(&self) -> View {
-        View::new(&self.node.stage, &self.node.image, self.node.decl.visible())
+        self.node.decl.view(&self.node.stage, &self.node.image)
     }
 
     /// The outputs, if nothing has to run for them.
@@ -107,7 +107,12 @@ impl Job<'_> {
         let result = self.locked(code, &mut log);
         result.map_err(|error| match error {
             StageError::Cancelled => ExecError::Cancelled,
-            error => ExecError::Node { node: self.node.name(), error, tail: std::mem::take(&mut log.tail).into(), log: log_path },
+            error => ExecError::Node {
+                node: self.node.name(),
+                error,
+                tail: std::mem::take(&mut log.tail).into(),
+                log: log_path,
+            },
         })
     }
 

@@ -73,13 +73,9 @@ pub fn execute(
     observer: &dyn Observer,
     cancel: &Cancel,
 ) -> Result<Summary, ExecError> {
-    let wanted: BTreeSet<NodeId> =
-        plan.wanted().into_iter().filter(|id| plan.graph[*id].skipped.is_none()).collect();
+    let wanted: BTreeSet<NodeId> = plan.wanted().into_iter().filter(|id| plan.graph[*id].skipped.is_none()).collect();
     observer.event(Event::Begin { nodes: wanted.len() });
-    let forced = wanted
-        .iter()
-        .filter_map(|id| options.force.reason(&plan.graph[*id]).map(|why| (*id, why)))
-        .collect();
+    let forced = wanted.iter().filter_map(|id| options.force.reason(&plan.graph[*id]).map(|why| (*id, why))).collect();
     let mut run = Run {
         plan,
         store,
@@ -191,7 +187,8 @@ impl<'a> Run<'a> {
         }
         match result {
             Ok(done) => self.done(id, done),
-            Err(ExecError::Node { error: StageError::Stale { stage, why }, .. }) if self.run_again(id, stage, &why) => {}
+            Err(ExecError::Node { error: StageError::Stale { stage, why }, .. }) if self.run_again(id, stage, &why) => {
+            }
             Err(error) => {
                 self.observer.event(Event::Finished { id, outcome: Outcome::Failed });
                 // The first failure is the cause; what follows it are its effects.

@@ -308,7 +308,7 @@ fn hash_inputs(declarations: &Declarations, images: &[Arc<Image>], digests: &dyn
 }
 
 fn unmet(image: &Image, decl: &StageDecl) -> Option<String> {
-    decl.conditions.iter().find(|condition| !condition.holds(image)).map(super::Condition::unmet)
+    decl.parsed.when.iter().find(|condition| !condition.holds(image)).map(super::Condition::unmet)
 }
 
 struct Builder<'a> {
@@ -366,6 +366,10 @@ impl Builder<'_> {
             node.image.get(setting).encode(&mut encoder);
             node.inputs.insert(format!("setting/{setting}"), encoder.finish());
         }
+        for (test, outcome) in node.decl.outcomes(&node.image) {
+            let digest = Encoder::new("mkosi.test", 1).number(u64::from(outcome)).finish();
+            node.inputs.insert(format!("test/{test}"), digest);
+        }
         for tool in &node.decl.tools {
             let digest = self.hashed.tools.get(tool).copied().unwrap_or_else(missing_tool);
             node.inputs.insert(format!("tool/{tool}"), digest);
@@ -406,18 +410,18 @@ impl Builder<'_> {
     }
 
     fn stages(&self, node: &Node, edges: &mut BTreeMap<String, (NodeId, String)>) {
-        if let Some(tree) = &node.decl.tree
-            && let Some(id) = self.tree(&node.image.name, tree)
+        let parsed = &node.decl.parsed;
+        if let Some(tree) = parsed.tree.as_ref().filter(|tree| tree.holds(&node.image))
+            && let Some(id) = self.tree(&node.image.name, &tree.stage)
         {
             edges.insert("tree".to_owned(), (id, "tree".to_owned()));
         }
-        let keyed = node.decl.needs.iter().map(|need| (need, "need"));
-        let unkeyed = node.decl.unkeyed_needs.iter().map(|need| (need, UNKEYED));
-        for (need, prefix) in keyed.chain(unkeyed) {
-            let (stage, output) = need.split_once('.').unwrap_or((need, "tree"));
-            let id = self.plan.nodes.get(&node.image.name).and_then(|stages| stages.get(stage)).copied();
+        let keyed = parsed.needs.iter().map(|need| (need, "need"));
+        let unkeyed = parsed.unkeyed_needs.iter().map(|need| (need, UNKEYED));
+        for (need, prefix) in keyed.chain(unkeyed).filter(|(need, _)| need.holds(&node.image)) {
+            let id = self.plan.nodes.get(&node.image.name).and_then(|stages| stages.get(&need.stage)).copied();
             if let Some(id) = id.filter(|id| self.plan.graph[*id].skipped.is_none()) {
-                edges.insert(format!("{prefix}/{need}"), (id, output.to_owned()));
+                edges.insert(format!("{prefix}/{}", need.name()), (id, need.output.clone()));
             }
         }
     }
@@ -429,7 +433,7 @@ impl Builder<'_> {
         if self.plan.graph[id].skipped.is_none() && decl.changes {
             return Some(id);
         }
-        self.tree(image, decl.tree.as_ref()?)
+        self.tree(image, &decl.parsed.tree.as_ref()?.stage)
     }
 
     /// What makes two nodes one. A skipped node and one that publishes are never shared.

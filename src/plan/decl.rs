@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::{Condition, PlanError};
+use crate::config::{Image, View};
 use crate::types::suggest::nearest;
 
 /// What a node waits for when more nodes are ready than may run at once.
@@ -77,6 +78,87 @@ pub struct SandboxProfile {
     pub network: Network,
 }
 
+/// An output of another stage that a stage needs: `stage.output`, or `stage.output if CONDITION`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    /// The stage.
+    pub stage: String,
+    /// Its output.
+    pub output: String,
+    /// What must hold of the image; nothing for always.
+    pub condition: Option<Condition>,
+}
+
+impl Need {
+    fn parse(stage: &str, text: &str) -> Result<Self, PlanError> {
+        let (name, condition) = match text.split_once(" if ") {
+            Some((name, condition)) => (name.trim(), Some(condition.trim())),
+            None => (text.trim(), None),
+        };
+        let condition = condition.map(Condition::parse).transpose().map_err(|message| PlanError::Condition {
+            stage: stage.to_owned(),
+            condition: text.to_owned(),
+            message,
+        })?;
+        let (need, output) = name.split_once('.').unwrap_or((name, "tree"));
+        Ok(Self { stage: need.to_owned(), output: output.to_owned(), condition })
+    }
+
+    /// Whether an image's stage has this need.
+    pub fn holds(&self, image: &Image) -> bool {
+        self.condition.as_ref().is_none_or(|condition| condition.holds(image))
+    }
+
+    /// `stage.output`.
+    pub fn name(&self) -> String {
+        format!("{}.{}", self.stage, self.output)
+    }
+}
+
+/// What was read of a declaration's texts.
+#[derive(Clone, Debug, Default)]
+pub struct Parsed {
+    /// Conditions that must all hold.
+    pub when: Vec<Condition>,
+    /// Conditions whose outcome the stage may ask for.
+    pub tests: Vec<Condition>,
+    /// The stage whose tree it works on.
+    pub tree: Option<Need>,
+    /// Outputs of other stages that enter the key.
+    pub needs: Vec<Need>,
+    /// Outputs of other stages that don't.
+    pub unkeyed_needs: Vec<Need>,
+}
+
+impl Parsed {
+    fn new(stage: &str, decl: &StageDecl) -> Result<Self, PlanError> {
+        let condition = |text: &String| {
+            Condition::parse(text).map_err(|message| PlanError::Condition {
+                stage: stage.to_owned(),
+                condition: text.clone(),
+                message,
+            })
+        };
+        let need = |text: &String| Need::parse(stage, text);
+        Ok(Self {
+            when: decl.when.iter().map(condition).collect::<Result<_, _>>()?,
+            tests: decl.tests.iter().map(condition).collect::<Result<_, _>>()?,
+            tree: decl.tree.as_ref().map(need).transpose()?,
+            needs: decl.needs.iter().map(need).collect::<Result<_, _>>()?,
+            unkeyed_needs: decl.unkeyed_needs.iter().map(need).collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn all_needs(&self) -> impl Iterator<Item = &Need> {
+        self.tree.iter().chain(&self.needs).chain(&self.unkeyed_needs)
+    }
+
+    fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        let needs = self.all_needs().filter_map(|need| need.condition.as_ref());
+        self.when.iter().chain(&self.tests).chain(needs)
+    }
+}
+
 /// One stage as declared.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -102,6 +184,9 @@ pub struct StageDecl {
     /// The settings that it may ask for.
     #[serde(default)]
     pub settings: Vec<String>,
+    /// Conditions whose outcome it may ask for: of a setting that matters in one respect only, that alone is an input.
+    #[serde(default)]
+    pub tests: Vec<String>,
     /// Settings that it may ask for besides and that change how it works, never what it makes: no part of the key.
     #[serde(default)]
     pub unkeyed: Vec<String>,
@@ -127,15 +212,25 @@ pub struct StageDecl {
     pub publishes: bool,
     /// What a command of it sees.
     pub sandbox: SandboxProfile,
-    /// The conditions of `when`, read.
+    /// The texts above, read.
     #[serde(skip)]
-    pub conditions: Vec<Condition>,
+    pub parsed: Parsed,
 }
 
 impl StageDecl {
     /// Every setting that the stage's code may ask for.
     pub fn visible(&self) -> impl Iterator<Item = &str> {
         self.settings.iter().chain(&self.unkeyed).map(String::as_str)
+    }
+
+    /// The outcomes of `tests` for an image, by the condition's text.
+    pub fn outcomes(&self, image: &Image) -> BTreeMap<String, bool> {
+        self.parsed.tests.iter().map(|condition| (condition.to_string(), condition.holds(image))).collect()
+    }
+
+    /// The view of an image that the stage's code gets.
+    pub fn view(&self, stage: &str, image: &Image) -> View {
+        View::new(stage, image, self.visible()).with_tests(self.outcomes(image))
     }
 
     /// Every output, the tree first.
@@ -212,25 +307,18 @@ impl Declarations {
 
     /// Every setting that some stage declares.
     pub fn claimed_settings(&self) -> std::collections::BTreeSet<&str> {
-        let conditions = self.stages.values().flat_map(|d| d.conditions.iter().flat_map(Condition::settings));
+        let conditions = self.stages.values().flat_map(|d| d.parsed.conditions().flat_map(Condition::settings));
         self.stages.values().flat_map(|d| d.visible()).chain(conditions).collect()
     }
 }
 
 fn check_settings(name: &str, decl: &mut StageDecl, known: &[&str]) -> Result<(), PlanError> {
-    for text in &decl.when {
-        let condition = Condition::parse(text).map_err(|message| PlanError::Condition {
-            stage: name.to_owned(),
-            condition: text.clone(),
-            message,
-        })?;
-        decl.conditions.push(condition);
-    }
+    decl.parsed = Parsed::new(name, decl)?;
     let network = match &decl.sandbox.network {
         Network::Setting(setting) => Some(setting.as_str()),
         Network::No | Network::Yes => None,
     };
-    let conditions = decl.conditions.iter().flat_map(Condition::settings);
+    let conditions = decl.parsed.conditions().flat_map(Condition::settings);
     let settings = decl.visible().chain(decl.files.iter().map(String::as_str));
     for setting in settings.chain(conditions).chain(network) {
         if !known.contains(&setting) {
@@ -253,38 +341,28 @@ fn check_needs(name: &str, decl: &StageDecl, stages: &BTreeMap<String, StageDecl
         wanted: wanted.to_owned(),
         nearest: nearest(wanted, stages.keys().map(String::as_str)).map(str::to_owned),
     };
-    if let Some(tree) = &decl.tree
-        && !stages.contains_key(tree)
-    {
-        return Err(unknown(tree));
-    }
-    for need in decl.needs.iter().chain(&decl.unkeyed_needs) {
-        let (stage, output) = need.split_once('.').unwrap_or((need, "tree"));
-        let other = stages.get(stage).ok_or_else(|| unknown(stage))?;
-        if !other.all_outputs().contains(&output) {
+    for need in decl.parsed.all_needs() {
+        let other = stages.get(&need.stage).ok_or_else(|| unknown(&need.stage))?;
+        // Below a stage that has no tree of its own stands the tree of another.
+        let below = decl.parsed.tree.as_ref() == Some(need);
+        if !below && !other.all_outputs().contains(&need.output.as_str()) {
             return Err(PlanError::UnknownOutput {
                 stage: name.to_owned(),
-                wanted: need.clone(),
-                of: stage.to_owned(),
-                nearest: nearest(output, other.all_outputs()).map(str::to_owned),
+                wanted: need.name(),
+                of: need.stage.clone(),
+                nearest: nearest(&need.output, other.all_outputs()).map(str::to_owned),
             });
         }
     }
     Ok(())
 }
 
-/// The stages that a declaration refers to.
-fn references(decl: &StageDecl) -> impl Iterator<Item = &str> {
-    let needs = decl.needs.iter().chain(&decl.unkeyed_needs).map(|need| need.split_once('.').map_or(need.as_str(), |(stage, _)| stage));
-    decl.tree.iter().map(String::as_str).chain(needs)
-}
-
 fn order(stages: &BTreeMap<String, StageDecl>) -> Result<Vec<String>, PlanError> {
     let mut graph = petgraph::graphmap::DiGraphMap::<&str, ()>::new();
     for (name, decl) in stages {
         graph.add_node(name);
-        for other in references(decl) {
-            graph.add_edge(other, name, ());
+        for need in decl.parsed.all_needs() {
+            graph.add_edge(need.stage.as_str(), name, ());
         }
     }
     match petgraph::algo::toposort(&graph, None) {

@@ -66,6 +66,7 @@ pub fn input_in_words(name: &str) -> String {
     let mut parts = name.splitn(4, '/');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some("setting"), Some(setting), None, None) => format!("`{setting}=`"),
+        (Some("test"), Some(test), None, None) => format!("whether `{test}`"),
         (Some("tool"), Some(tool), None, None) => format!("the host's `{tool}`"),
         (Some("file"), Some(_), Some(_), Some(base)) => format!("`{base}`"),
         (Some("file"), Some("BuildSources"), ..) => "a file of the build sources".to_owned(),

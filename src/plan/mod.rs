@@ -14,7 +14,7 @@ mod sources;
 
 pub use compile::{Digests, Edge, Node, NodeId, Plan, Source, compile};
 pub use condition::Condition;
-pub use decl::{Declarations, Network, Pool, RootAccess, SandboxProfile, Sources, StageDecl};
+pub use decl::{Declarations, Need, Network, Pool, RootAccess, SandboxProfile, Sources, StageDecl};
 pub use error::PlanError;
 pub use explain::{Change, Reason, explain, input_in_words};
 pub use key::{key_of, node_inputs};

@@ -184,8 +184,11 @@ impl Visit {
             return Ok(());
         }
         self.own(Mount::Tmpfs { target: "/work".into(), mode: 0o755 }, "/work")?;
-        for name in ["src", "dest", "build", "out"] {
-            let path = Path::new("/work").join(name);
+        let names = std::fs::read_dir("/work").and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+        let mut paths: Vec<PathBuf> =
+            names.tried(|| "list /work in the sandbox".to_owned())?.iter().map(std::fs::DirEntry::path).collect();
+        paths.sort();
+        for path in paths {
             self.mounts.push(Mount::Bind { source: path.clone(), target: path, read_only: false, optional: true });
         }
         Ok(())

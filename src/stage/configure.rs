@@ -65,9 +65,8 @@ fn systemd(cx: &Context<'_>, steps: &mut Vec<Step>) {
     // Its modification time is the earliest that the clock of the booted image shows.
     steps.push(write("usr/lib/clock-epoch", "", 0o644));
     steps.push(program(&["systemd-sysusers", "--root=/buildroot"]));
-    let mut argv: Vec<String> = ["systemd-tmpfiles", "--root=/buildroot", "--boot", "--create", "--remove"]
-        .map(str::to_owned)
-        .to_vec();
+    let mut argv: Vec<String> =
+        ["systemd-tmpfiles", "--root=/buildroot", "--boot", "--create", "--remove"].map(str::to_owned).to_vec();
     argv.extend(["/tmp", "/var/tmp", "/run", "/proc", "/sys", "/dev"].map(|dir| format!("--exclude-prefix={dir}")));
     // tmpfiles gives these two where a line could not be done; its own unit counts them as success.
     steps.push(Step::Run {
@@ -103,7 +102,7 @@ fn modules(cx: &Context<'_>, steps: &mut Vec<Step>) {
 
 /// Settings that systemd-firstboot(1) writes, and the credentials that give them to an image without `/etc`.
 fn first_boot(cx: &Context<'_>, steps: &mut Vec<Step>) {
-    if cx.view.text("Format") == Some("portable") {
+    if cx.view.test("Format=portable") {
         return;
     }
     let settings = [
@@ -155,7 +154,8 @@ fn root_password(cx: &Context<'_>) -> Option<String> {
 
 /// SHA-512 crypt. The salt is made of the password, not drawn: equal configurations give equal images.
 fn hash_password(password: &str) -> String {
-    let salt: String = crate::types::Digest::of(format!("mkosi.password\0{password}").as_bytes()).hex()[..16].to_owned();
+    let salt: String =
+        crate::types::Digest::of(format!("mkosi.password\0{password}").as_bytes()).hex()[..16].to_owned();
     let hash = sha_crypt::sha512_crypt_b64(password.as_bytes(), salt.as_bytes(), &sha_crypt::Sha512Params::default());
     // The default number of rounds can't be out of range, and a hash without it is no hash.
     hash.map(|hash| format!("$6${salt}${hash}")).unwrap_or_else(|_| "!".to_owned())

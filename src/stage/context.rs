@@ -9,7 +9,9 @@ use super::apply::APPLY;
 use super::{Outputs, StageError};
 use crate::config::View;
 use crate::sandbox::{Cancel, HostRoot, Input, Mount, Output, PATH, Spec, host_root};
-use crate::store::{Artifact, Backend, Ingest, Layer, Materialise, MergedTree, Store, WorkDir, lower_dirs, materialise};
+use crate::store::{
+    Artifact, Backend, Ingest, Layer, Materialise, MergedTree, Store, WorkDir, lower_dirs, materialise,
+};
 
 /// Where the tree of a stage is seen in its sandbox.
 pub const BUILDROOT: &str = "/buildroot";
@@ -108,10 +110,7 @@ impl Context<'_> {
     /// The file inputs of a setting, in the user's order.
     pub fn sources_of(&self, setting: &str) -> Vec<(&str, &Source)> {
         let prefix = format!("{setting}/");
-        self.sources
-            .iter()
-            .filter_map(|(name, source)| name.strip_prefix(&prefix).map(|rest| (rest, source)))
-            .collect()
+        self.sources.iter().filter_map(|(name, source)| name.strip_prefix(&prefix).map(|rest| (rest, source))).collect()
     }
 
     /// A subdirectory of the work directory.

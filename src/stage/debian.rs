@@ -51,9 +51,7 @@ pub fn resolve(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let resolution = with_tools(cx, |tools| distro::resolve(tools, &repositories, &lists, &request))?;
     let mut uris = BTreeMap::new();
     let mut outputs = Outputs::new();
-    for (name, list) in
-        [("base", resolution.base), ("packages", resolution.packages), ("build", resolution.build)]
-    {
+    for (name, list) in [("base", resolution.base), ("packages", resolution.packages), ("build", resolution.build)] {
         let list: Vec<Package> = list
             .into_iter()
             .map(|mut package| {
@@ -139,8 +137,7 @@ pub fn remove_packages(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     cx.close_tree(tree)
 }
 
-type Installer =
-    fn(&mut Cx<'_>, Mount, &std::path::Path, &[Package], &InstallOptions) -> Result<(), distro::Error>;
+type Installer = fn(&mut Cx<'_>, Mount, &std::path::Path, &[Package], &InstallOptions) -> Result<(), distro::Error>;
 
 fn install(cx: &mut Context<'_>, tree: &Tree, need: &str, installer: Installer) -> Result<(), StageError> {
     let list = list(cx, need)?;
@@ -215,8 +212,10 @@ fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError> {
 }
 
 /// Variables that say how the network is reached. They change where bytes come from, never which.
-const NETWORK_VARIABLES: [&str; 6] =
-    ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+const NETWORK_VARIABLES: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
+
+/// The files of users that a sandbox has of its own.
+const USERS: [&str; 2] = ["/etc/passwd", "/etc/group"];
 
 fn with_tools<T>(
     cx: &mut Context<'_>,
@@ -224,10 +223,15 @@ fn with_tools<T>(
 ) -> Result<T, StageError> {
     let network = cx.profile.network;
     let variables = NETWORK_VARIABLES.iter().filter(|_| network);
+    let mut host = host_root(&HostRoot { network, ..HostRoot::default() });
+    // Packages are installed with the users of the image in the place of these.
+    host.retain(
+        |mount| !matches!(mount, Mount::File { target, .. } if USERS.iter().any(|path| target.as_os_str() == *path)),
+    );
     let mut tools = Cx {
         cancel: cx.cancel,
         log: cx.log,
-        tools: host_root(&HostRoot { network, ..HostRoot::default() }),
+        tools: host,
         work: cx.work.path().to_path_buf(),
         network_environment: variables
             .filter_map(|name| std::env::var(name).ok().map(|value| ((*name).to_owned(), value)))
@@ -273,7 +277,12 @@ fn base_layers(cx: &mut Context<'_>) -> Result<Vec<Digest>, StageError> {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let inside = format!("/work/base/{name}");
         let mut spec = cx.spec(&[]);
-        spec.mounts.push(Mount::Bind { source: upper.clone(), target: BUILDROOT.into(), read_only: false, optional: false });
+        spec.mounts.push(Mount::Bind {
+            source: upper.clone(),
+            target: BUILDROOT.into(),
+            read_only: false,
+            optional: false,
+        });
         spec.mounts.push(Mount::Bind { source: path, target: inside.clone().into(), read_only: true, optional: false });
         let step = Step::Copy { from: inside.into(), to: "/".to_owned(), owners, epoch: None };
         apply(cx, spec, &[step])?;
@@ -283,12 +292,7 @@ fn base_layers(cx: &mut Context<'_>) -> Result<Vec<Digest>, StageError> {
 }
 
 /// A link with a name of its own to a file of the store: an archive is told by its name.
-fn named(
-    cx: &Context<'_>,
-    index: usize,
-    name: &str,
-    file: &std::path::Path,
-) -> Result<std::path::PathBuf, StageError> {
+fn named(cx: &Context<'_>, index: usize, name: &str, file: &std::path::Path) -> Result<std::path::PathBuf, StageError> {
     let link = cx.scratch(&format!("named-{index}"))?.join(name);
     std::fs::hard_link(file, &link).map_err(StageError::io("link", &link))?;
     Ok(link)

@@ -10,9 +10,10 @@ use std::io::{BufWriter, Write};
 use super::{Context, Outputs, StageError};
 use crate::config::View;
 use crate::output::archive::{ArchiveOptions, write_cpio, write_tar};
-use crate::output::{Compression, Compressor, Image, checksum, manifest as manifests};
+use crate::output::manifest::{ImageInfo, extension_fields, installed_debs, manifest as manifest_json};
+use crate::output::{Compression, Compressor, checksum};
 use crate::store::{Artifact, Layer, MergedTree};
-use crate::types::{Architecture, Digest};
+use crate::types::Digest;
 
 /// Writes the tree as a tar archive.
 pub fn tar(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
@@ -34,8 +35,7 @@ fn archive(cx: &mut Context<'_>, suffix: &str, write: Writer) -> Result<Outputs,
     let file = File::create(&path).map_err(StageError::io("make", &path))?;
     let mut out = Compressor::new(compression, level, None, BufWriter::with_capacity(1 << 20, file))
         .map_err(StageError::io("compress to", &path))?;
-    let options =
-        ArchiveOptions { epoch: cx.view.get("SourceDateEpoch").as_number(), skip_runtime: true };
+    let options = ArchiveOptions { epoch: cx.view.get("SourceDateEpoch").as_number(), skip_runtime: true };
     let tree = MergedTree::new(&image_layers(cx.view, cx.layers.clone(), &cx.needs));
     write(&tree, &options, &mut out).map_err(StageError::other)?;
     let mut out = out.finish().map_err(StageError::io("compress to", &path))?;
@@ -69,25 +69,27 @@ fn files<const N: usize>(files: [(String, Digest); N]) -> Outputs {
 /// Lists the installed packages.
 pub fn manifest(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let tree = cx.merged();
-    let packages = manifests::installed_packages(&tree).map_err(StageError::other)?;
-    let text = |setting: &str| cx.view.text(setting).unwrap_or_default().to_owned();
-    let architecture =
-        cx.view.text("Architecture").and_then(|name| name.parse().ok()).unwrap_or_else(Architecture::host);
-    let image = Image {
-        name: cx.view.text("ImageId").or(cx.view.text("Output")).unwrap_or("image").to_owned(),
-        version: cx.view.text("ImageVersion").map(str::to_owned),
-        distribution: text("Distribution"),
+    let packages = installed_debs(&tree).map_err(StageError::other)?;
+    let text = |setting: &str| cx.view.text(setting).map(str::to_owned);
+    let format = text("Format").unwrap_or_default();
+    let output = text("Output").unwrap_or_default();
+    let extension = extension_fields(&tree, &format, &output).map_err(StageError::other)?;
+    let image = ImageInfo {
+        name: text("ImageId"),
+        version: text("ImageVersion"),
+        distribution: text("Distribution").unwrap_or_default(),
         release: text("Release"),
-        architecture: architecture.name().to_owned(),
+        architecture: text("Architecture").unwrap_or_default(),
+        format,
     };
     let mut made = BTreeMap::new();
     for format in cx.view.texts("ManifestFormat") {
-        let (suffix, contents) = match format {
-            "json" => (".manifest", manifests::json(&image, &packages)),
-            "changelog" => (".changelog", manifests::changelog(&image, &packages)),
-            _ => continue,
-        };
-        made.insert(suffix.to_owned(), cx.store.add_bytes(contents.as_bytes())?);
+        if format != "json" {
+            cx.note(&format!("a manifest in the format `{format}` can't be made"));
+            continue;
+        }
+        let contents = format!("{:#}\n", manifest_json(&image, &packages, &extension));
+        made.insert(".manifest".to_owned(), cx.store.add_bytes(contents.as_bytes())?);
     }
     Ok(Outputs::from([("files".to_owned(), Artifact::Files { files: made })]))
 }
@@ -97,7 +99,7 @@ pub fn checksum(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let mut sums = BTreeMap::new();
     for (name, digest) in named_files(cx.view.text("Output").unwrap_or("image"), &cx.needs) {
         let path = cx.store.need_file(&digest)?;
-        sums.insert(name, checksum::sha256(&path).map_err(StageError::other)?);
+        sums.insert(name, checksum::sha256_file(&path).map_err(StageError::other)?);
     }
     let digest = cx.store.add_bytes(checksum::sums(&sums).as_bytes())?;
     Ok(files([(".SHA256SUMS".to_owned(), digest)]))
@@ -115,4 +117,3 @@ pub fn named_files(output: &str, needs: &BTreeMap<String, Artifact>) -> BTreeMap
     }
     named
 }
-

@@ -1,9 +1,11 @@
 //! The output directory: what lies there, what should, and bringing it there.
 //!
 //! A publication is recorded in the store: what was published, and how each file looked then. So a build that has
-//! nothing to do finds that out with one look at each file.
+//! nothing to do finds that out with one look at each file. A directory output is looked at as a whole: whether it
+//! is still the one that was put there, not every file in it.
 
 use std::collections::BTreeMap;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,207 +15,151 @@ use super::output::{image_layers, named_files};
 use super::{Context, Outputs, StageError};
 use crate::config::View;
 use crate::output::directory::{DirectoryOptions, publish_directory};
-use crate::output::{FileOptions, publish_file};
+use crate::output::publish::{self, Content, PublishOptions, publish, withdraw};
 use crate::store::{Artifact, MergedTree, Store};
 use crate::types::{Digest, Encoder};
 
-/// How a published path looked when it was put there.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Stamp {
-    device: u64,
-    inode: u64,
-    /// Size and times in nanoseconds; of a directory only the identity counts, since its contents are not listed.
-    file: Option<(u64, i128, i128)>,
-}
+/// The mode of output files where `OutputMode=` says nothing.
+const MODE: u32 = 0o644;
 
-impl Stamp {
-    fn of(path: &Path) -> Option<Self> {
-        let meta = path.symlink_metadata().ok()?;
-        let nanoseconds = |seconds: i64, rest: i64| i128::from(seconds) * 1_000_000_000 + i128::from(rest);
-        let times =
-            (nanoseconds(meta.mtime(), meta.mtime_nsec()), nanoseconds(meta.ctime(), meta.ctime_nsec()));
-        Some(Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            file: (!meta.is_dir()).then_some((meta.size(), times.0, times.1)),
-        })
-    }
-}
-
-/// The record of a publication.
+/// The record of a directory's publication.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Published {
-    /// What was published: names, contents and modes.
-    digest: Digest,
-    /// How each published path looked, by its name in the output directory.
-    stamps: BTreeMap<String, Stamp>,
+struct PublishedTree {
+    /// The layers that it shows.
+    layers: Vec<Digest>,
+    /// Whether they are a whole tree or what `Overlay=` leaves of one.
+    overlay: bool,
+    /// Device and inode of the directory.
+    identity: (u64, u64),
 }
 
 /// What an image publishes.
-struct Wanted<'a> {
+struct Wanted {
     output: String,
-    /// Images of another format are outputs of their own: a tar does not take the place of a directory.
-    format: String,
     directory: PathBuf,
-    tree: Option<&'a [Digest]>,
-    files: BTreeMap<String, Digest>,
-    mode: Option<u32>,
+    overlay: bool,
+    tree: Option<Vec<Digest>>,
+    files: BTreeMap<String, Content>,
+    state: PathBuf,
 }
 
-impl<'a> Wanted<'a> {
-    fn new(view: &View, needs: &BTreeMap<String, Artifact>, tree: Option<&'a [Digest]>) -> Self {
+impl Wanted {
+    fn new(store: &Store, view: &View, needs: &BTreeMap<String, Artifact>, layers: Vec<Digest>) -> Self {
         let output = view.text("Output").unwrap_or("image").to_owned();
+        let directory = view.path("OutputDirectory").unwrap_or(Path::new(".")).to_path_buf();
+        let mode = view.get("OutputMode").as_number().and_then(|mode| u32::try_from(mode).ok()).unwrap_or(MODE);
+        let mut files = BTreeMap::new();
+        for (name, digest) in named_files(&output, needs) {
+            // One that is missing from the store is named by the copy that fails.
+            let source = store.file(&digest).unwrap_or_default();
+            files.insert(name, Content::File { source, digest, mode });
+        }
+        let format = view.text("Format").unwrap_or_default();
+        let image = files.keys().find(|name| name.starts_with(&format!("{output}.{format}"))).cloned();
+        // A directory output of the same name stays; the link gives way to it.
+        let taken = directory.join(&output).symlink_metadata().is_ok_and(|meta| meta.is_dir());
+        if let Some(target) = image.filter(|_| !taken) {
+            files.insert(output.clone(), Content::Link { target });
+        }
+        let name = Encoder::new("mkosi.output", 1).bytes(directory.as_os_str().as_bytes()).str(&output).finish();
         Self {
-            directory: view.path("OutputDirectory").unwrap_or(Path::new(".")).to_path_buf(),
-            tree: tree.filter(|_| view.text("Format") == Some("directory")),
-            format: view.text("Format").unwrap_or_default().to_owned(),
-            files: named_files(&output, needs),
-            mode: view.get("OutputMode").as_number().and_then(|mode| u32::try_from(mode).ok()),
+            state: store.dir().join("outputs").join(name.hex()),
+            tree: (format == "directory").then_some(layers),
+            overlay: view.bool("Overlay"),
             output,
+            directory,
+            files,
         }
     }
 
-    fn digest(&self, view: &View) -> Digest {
-        let mut encoder = Encoder::new("mkosi.published", 1);
-        encoder.map(&self.files).number(self.mode.map_or(u64::MAX, u64::from));
-        encoder.number(u64::from(view.bool("Overlay"))).list(self.tree.map_or(0, <[Digest]>::len));
-        for layer in self.tree.unwrap_or_default() {
-            encoder.digest(layer);
-        }
-        encoder.str(link_name(view, &self.output).as_deref().unwrap_or_default());
-        encoder.finish()
+    fn files_state(&self) -> PathBuf {
+        self.state.with_extension("files")
     }
 
-    /// Where the store keeps what it knows of this output.
-    fn state(&self, store: &Store) -> PathBuf {
-        let name = Encoder::new("mkosi.output", 1)
-            .bytes(std::os::unix::ffi::OsStrExt::as_bytes(self.directory.as_os_str()))
-            .str(&self.output)
-            .str(&self.format)
-            .finish();
-        store.dir().join("outputs").join(name.hex())
+    fn tree_state(&self) -> PathBuf {
+        self.state.with_extension("tree")
     }
-}
 
-/// The output's name without its version, where it has one: a link of that name leads to the newest version.
-fn link_name(view: &View, output: &str) -> Option<String> {
-    let version = view.text("ImageVersion")?;
-    output.strip_suffix(version)?.strip_suffix('_').filter(|name| !name.is_empty()).map(str::to_owned)
+    fn record(&self, layers: &[Digest]) -> Option<PublishedTree> {
+        let meta = self.directory.join(&self.output).symlink_metadata().ok().filter(|meta| meta.is_dir())?;
+        Some(PublishedTree { layers: layers.to_vec(), overlay: self.overlay, identity: (meta.dev(), meta.ino()) })
+    }
+
+    fn recorded(&self) -> Option<PublishedTree> {
+        serde_json::from_slice(&std::fs::read(self.state.with_extension("json")).ok()?).ok()
+    }
 }
 
 /// Why the output directory has to be brought up to date, in words; nothing if it is. `needs` are a node's, by the
 /// names of its inputs.
 pub fn unpublished(store: &Store, view: &View, needs: &BTreeMap<String, Artifact>) -> Option<String> {
-    let tree = match needs.get("tree") {
-        Some(Artifact::Tree { layers }) => Some(layers.as_slice()),
-        _ => None,
+    let layers = match needs.get("tree") {
+        Some(Artifact::Tree { layers }) => layers.clone(),
+        _ => Vec::new(),
     };
     let needs = needs
         .iter()
         .filter_map(|(name, artifact)| Some((name.strip_prefix("need/")?.to_owned(), artifact.clone())))
         .collect();
-    let wanted = Wanted::new(view, &needs, tree);
-    if wanted.tree.is_none() && wanted.files.is_empty() {
+    let wanted = Wanted::new(store, view, &needs, layers);
+    if let Some(layers) = &wanted.tree {
+        let Some(now) = wanted.record(layers) else {
+            return Some(format!("`{}` is not in the output directory", wanted.output));
+        };
+        match wanted.recorded() {
+            None => return Some(format!("`{}` was not published from here", wanted.output)),
+            Some(then) if then.identity != now.identity => {
+                return Some(format!("`{}` was replaced in the output directory", wanted.output));
+            }
+            Some(then) if then != now => return Some(format!("`{}` is older than its image", wanted.output)),
+            Some(_) => {}
+        }
+    }
+    if publish::is_current(&wanted.directory, &wanted.files_state(), &wanted.files) {
         return None;
     }
-    let Some(record) = load(&wanted.state(store)) else {
-        return Some(format!("`{}` was not published from here yet", wanted.output));
-    };
-    if record.digest != wanted.digest(view) {
-        return Some(format!("`{}` is older than its image", wanted.output));
-    }
-    record.stamps.iter().find_map(|(name, stamp)| match Stamp::of(&wanted.directory.join(name)) {
-        None => Some(format!("`{name}` is gone from the output directory")),
-        Some(now) if now != *stamp => Some(format!("`{name}` was changed in the output directory")),
-        Some(_) => None,
+    let missing = wanted.files.keys().find(|name| wanted.directory.join(name).symlink_metadata().is_err());
+    Some(match missing {
+        Some(name) => format!("`{name}` is not in the output directory"),
+        None => format!("the files of `{}` are older than the image, or were changed", wanted.output),
     })
-}
-
-fn load(state: &Path) -> Option<Published> {
-    serde_json::from_slice(&std::fs::read(state.with_extension("json")).ok()?).ok()
 }
 
 /// Brings the outputs of an image to its output directory.
 pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
-    let digests: Vec<Digest> = cx.layers.iter().map(|layer| layer.digest).collect();
-    let wanted = Wanted::new(cx.view, &cx.needs, Some(&digests));
+    let layers: Vec<Digest> = cx.layers.iter().map(|layer| layer.digest).collect();
+    let wanted = Wanted::new(cx.store, cx.view, &cx.needs, layers);
     if wanted.tree.is_none() && wanted.files.is_empty() {
         return Ok(Outputs::new());
     }
-    let state = wanted.state(cx.store);
-    let before = load(&state);
-    std::fs::create_dir_all(&wanted.directory).map_err(StageError::io("make the output directory", &wanted.directory))?;
-    let mut names = Vec::new();
-    if wanted.tree.is_some() {
+    let (directory, output) = (wanted.directory.clone(), wanted.output.clone());
+    std::fs::create_dir_all(&directory).map_err(StageError::io("make the output directory", &directory))?;
+    if let Some(layers) = wanted.tree.clone() {
+        // The link to an archive of an earlier format would be in the way.
+        withdraw(&directory, &wanted.files_state(), [output.as_str()]).map_err(StageError::other)?;
         let tree = MergedTree::new(&image_layers(cx.view, cx.layers.clone(), &cx.needs));
         let options = DirectoryOptions { force: cx.force, ..DirectoryOptions::default() };
-        let dest = wanted.directory.join(&wanted.output);
-        let outcome =
-            publish_directory(&tree, &dest, &state.with_extension("tree"), &options).map_err(StageError::other)?;
+        let outcome = publish_directory(&tree, &directory.join(&output), &wanted.tree_state(), &options)
+            .map_err(StageError::other)?;
         cx.note(&format!("{} files kept, {} made", outcome.kept, outcome.made));
-        names.push(wanted.output.clone());
-    }
-    for (name, digest) in &wanted.files {
-        let source = cx.store.need_file(digest)?;
-        let known = before.as_ref().and_then(|record| record.stamps.get(name));
-        let path = wanted.directory.join(name);
-        // A file that is as we left it is ours to replace; any other needs the user's word.
-        let ours = known.is_some_and(|stamp| Stamp::of(&path).is_some_and(|now| now.inode == stamp.inode));
-        let options = FileOptions { force: cx.force || ours, mode: wanted.mode };
-        publish_file(&source, &path, &options).map_err(StageError::other)?;
-        names.push(name.clone());
-    }
-    if let Some(link) = link_name(cx.view, &wanted.output) {
-        for name in names.clone() {
-            if let Some(rest) = name.strip_prefix(&wanted.output) {
-                let link = format!("{link}{rest}");
-                replace_link(&wanted.directory, &name, &link)?;
-                names.push(link);
-            }
+        if let Some(record) = wanted.record(&layers) {
+            save(&wanted.state, &record)?;
         }
     }
-    remove_old(&wanted, before.as_ref(), &names, cx)?;
-    let stamps = names
-        .into_iter()
-        .filter_map(|name| Stamp::of(&wanted.directory.join(&name)).map(|stamp| (name, stamp)))
-        .collect();
-    let record = Published { digest: wanted.digest(cx.view), stamps };
-    save(&state, &record)?;
+    let options = PublishOptions { force: cx.force, ..PublishOptions::default() };
+    let outcome = publish(&directory, &wanted.files_state(), &wanted.files, &options).map_err(StageError::other)?;
+    // The same image in another compression must not be taken for the new one.
+    let prefix = format!("{output}.{}", cx.view.text("Format").unwrap_or_default());
+    let stale = outcome.stale.iter().map(String::as_str).filter(|name| name.starts_with(&prefix));
+    for name in withdraw(&directory, &wanted.files_state(), stale).map_err(StageError::other)? {
+        cx.note(&format!("removed {name}, which this image no longer makes"));
+    }
     Ok(Outputs::new())
 }
 
-/// Puts a symbolic link in place in one step.
-fn replace_link(directory: &Path, target: &str, link: &str) -> Result<(), StageError> {
-    let temporary = directory.join(format!(".{link}.new"));
-    let _ = std::fs::remove_file(&temporary);
-    std::os::unix::fs::symlink(target, &temporary).map_err(StageError::io("make the link", &temporary))?;
-    let link = directory.join(link);
-    std::fs::rename(&temporary, &link).map_err(StageError::io("put the link in place at", &link))
-}
-
-/// Removes files that an earlier build published for this image and that it no longer has, if they are as it left
-/// them: an archive in another compression must not be taken for the new one.
-fn remove_old(
-    wanted: &Wanted<'_>,
-    before: Option<&Published>,
-    names: &[String],
-    cx: &mut Context<'_>,
-) -> Result<(), StageError> {
-    for (name, stamp) in before.map(|record| &record.stamps).into_iter().flatten() {
-        let path = wanted.directory.join(name);
-        // A directory is kept: it may hold what the user put there.
-        if names.contains(name) || stamp.file.is_none() || Stamp::of(&path).as_ref() != Some(stamp) {
-            continue;
-        }
-        std::fs::remove_file(&path).map_err(StageError::io("remove the former output", &path))?;
-        cx.note(&format!("removed {name}, which this image no longer makes"));
-    }
-    Ok(())
-}
-
-fn save(state: &Path, record: &Published) -> Result<(), StageError> {
+fn save(state: &Path, record: &PublishedTree) -> Result<(), StageError> {
     let path = state.with_extension("json");
-    let temporary = state.with_extension("new");
+    let temporary = state.with_extension("json-new");
     let text = serde_json::to_vec(record).map_err(StageError::other)?;
     std::fs::write(&temporary, text).map_err(StageError::io("write", &temporary))?;
     std::fs::rename(&temporary, &path).map_err(StageError::io("put in place", &path))

@@ -21,7 +21,6 @@ const METADATA: &[(&str, &[&str])] = &[
 pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let mut steps = Vec::new();
     let merged = cx.merged();
-    let format = cx.view.text("Format").unwrap_or_default();
     let clean = cx.view.get("CleanPackageMetadata");
     let (always, never) = match clean {
         Value::Bool(clean) => (*clean, !*clean),
@@ -29,7 +28,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         _ => (false, false),
     };
     // Without a request a directory or tar keeps it: such a tree is a base for others.
-    let automatic = !matches!(format, "directory" | "tar");
+    let automatic = cx.view.test("Format!=directory,tar");
     for (program, paths) in METADATA {
         let installed = ["usr/bin", "usr/sbin", "bin", "sbin"]
             .iter()

@@ -194,16 +194,18 @@ fn environment(cx: &Context<'_>, env: &mut BTreeMap<String, String>) {
     if matches!(view.text("Distribution"), Some("debian" | "ubuntu" | "kali")) {
         env.insert("DISTRIBUTION_ARCHITECTURE".to_owned(), arch.debian().to_owned());
     }
-    for (variable, setting) in
-        [("DISTRIBUTION", "Distribution"), ("RELEASE", "Release"), ("IMAGE_ID", "ImageId"), ("IMAGE_VERSION", "ImageVersion")]
-    {
+    for (variable, setting) in [
+        ("DISTRIBUTION", "Distribution"),
+        ("RELEASE", "Release"),
+        ("IMAGE_ID", "ImageId"),
+        ("IMAGE_VERSION", "ImageVersion"),
+    ] {
         if let Some(text) = view.text(setting) {
             env.insert(variable.to_owned(), text.to_owned());
         }
     }
     env.insert("PROFILES".to_owned(), view.texts("Profiles").join(" "));
-    for (variable, setting) in
-        [("WITH_DOCS", "WithDocs"), ("WITH_TESTS", "WithTests"), ("WITH_NETWORK", "WithNetwork")]
+    for (variable, setting) in [("WITH_DOCS", "WithDocs"), ("WITH_TESTS", "WithTests"), ("WITH_NETWORK", "WithNetwork")]
     {
         env.insert(variable.to_owned(), flag(setting));
     }
@@ -282,7 +284,11 @@ fn hide(upper: &Path, root: &Path, hidden: &[PathBuf]) -> Result<(), StageError>
             nix::sys::stat::Mode::empty(),
             nix::sys::stat::makedev(0, 0),
         )
-        .map_err(|errno| StageError::Io { action: "make the whiteout", path: target.clone(), error: errno.into() })?;
+        .map_err(|errno| StageError::Io {
+            action: "make the whiteout",
+            path: target.clone(),
+            error: errno.into(),
+        })?;
     }
     Ok(())
 }

@@ -8,7 +8,8 @@ const TOOL_PATH: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "
 
 /// The path of a program, if the host has it.
 pub fn find_tool(name: &str) -> Option<PathBuf> {
-    TOOL_PATH.iter().map(|directory| Path::new(directory).join(name)).find(|path| {
-        path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
-    })
+    TOOL_PATH
+        .iter()
+        .map(|directory| Path::new(directory).join(name))
+        .find(|path| path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0))
 }

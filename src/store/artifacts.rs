@@ -57,11 +57,9 @@ impl Store {
             Artifact::Tree { layers } => {
                 layers.last().and_then(|layer| self.layer(layer).ok().flatten()).map_or(0, |layer| layer.size)
             }
-            Artifact::Files { files } => files
-                .values()
-                .filter_map(|digest| self.file(digest)?.metadata().ok())
-                .map(|meta| meta.len())
-                .sum(),
+            Artifact::Files { files } => {
+                files.values().filter_map(|digest| self.file(digest)?.metadata().ok()).map(|meta| meta.len()).sum()
+            }
             Artifact::Value { .. } => 0,
         };
         artifacts.into_iter().map(size).sum()
