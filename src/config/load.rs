@@ -388,13 +388,12 @@ impl Loader<'_> {
         initrd: Option<Candidate>,
         tools: Option<Candidate>,
     ) -> Option<Loaded> {
-        let wants = |candidate: &Candidate| {
-            candidate.image.texts("Initrds").contains(&"default")
-        };
+        let wants = |candidate: &Candidate| candidate.image.texts("Initrds").contains(&"default");
         if let Some(initrd) = initrd.filter(|_| wants(&main) || subimages.iter().any(wants)) {
             for candidate in subimages.iter_mut().chain([&mut main]).filter(|candidate| wants(candidate)) {
                 candidate.dependencies.push(initrd.image.name.clone());
-                if let Some(Sourced { value: Value::List(names), .. }) = candidate.image.values.get_mut("Dependencies") {
+                if let Some(Sourced { value: Value::List(names), .. }) = candidate.image.values.get_mut("Dependencies")
+                {
                     names.push(Value::text(DEFAULT_INITRD));
                 }
             }

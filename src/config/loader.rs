@@ -104,7 +104,11 @@ impl Context<'_> {
         }
         self.default_paths(path);
         if let Some(file) = &file {
+            // So that a file that includes this one is noticed.
+            let depth = self.stack.len();
+            self.stack.extend(identity(&main));
             self.assignments(file, path);
+            self.stack.truncate(depth);
         }
         for entry in sorted_entries(&path.join("mkosi.conf.d")) {
             if entry.extension().is_some_and(|extension| extension == "conf") || entry.is_dir() {

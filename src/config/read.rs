@@ -76,10 +76,13 @@ impl Reader<'_> {
             }
             Kind::Dict { passes } => return self.dict(text, passes, old),
             Kind::Credentials => return self.credentials(text, old),
-            _ if text.is_empty() => return Ok(None),
             _ => {}
         }
-        self.scalar(kind, text, old).map(Some)
+        // A value that starts on the line after its name has a line end before it.
+        match text.trim() {
+            "" => Ok(None),
+            text => self.scalar(kind, text, old).map(Some),
+        }
     }
 
     /// Reads one item of a list that stands for itself, such as a file that was found: nothing is cut.
