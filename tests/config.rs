@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use mkosi::cli::options;
-use mkosi::config::{HostFacts, LoadInput, load};
+use mkosi::config::{HostFacts, Image, LoadInput, Loaded, Value, apply_answer, load};
 use mkosi::types::Architecture;
 use serde::Deserialize;
 use serde_json::Value as Json;
@@ -78,6 +78,9 @@ fn check(directory: &Path) -> Vec<String> {
             if case.images.is_some_and(|images| images != names) {
                 wrong.push(format!("images: {names:?}"));
             }
+            for image in &loaded.images {
+                wrong.extend(round_trip(&loaded, image));
+            }
             for (name, settings) in &case.expect {
                 let Some(image) = loaded.image(name) else {
                     wrong.push(format!("no image {name}"));
@@ -114,6 +117,50 @@ fn check(directory: &Path) -> Vec<String> {
         wrong.push(format!("said without need: {}", said[0]));
     }
     wrong
+}
+
+/// A configure script that prints what it got changes nothing: every value survives the way to JSON and back.
+fn round_trip(loaded: &Loaded, image: &Image) -> Vec<String> {
+    let mut blank = image.clone();
+    for sourced in blank.values.values_mut() {
+        sourced.value = Value::None;
+    }
+    let answer = loaded.image_json(image);
+    let back = apply_answer(loaded, &blank, &answer, Path::new("/script")).expect("the answer is valid");
+    // The tools tree is shown as the path of its output; the scope of others is another image.
+    let hidden = |name: &str| name.starts_with("ToolsTree") || name == "Include";
+    let differing = image.values.keys().filter(|name| !hidden(name) && image.get(name) != back.get(name));
+    differing
+        .map(|name| format!("{}.{name}: {:?} and back {:?}", image.name, image.get(name), back.get(name)))
+        .collect()
+}
+
+#[test]
+fn configure_scripts_change_settings_and_nothing_else() {
+    let input = LoadInput {
+        directory: None,
+        options: Vec::new(),
+        images: Vec::new(),
+        environment: BTreeMap::new(),
+        host: HostFacts::new(Some("debian"), Some("trixie"), Architecture::X86_64),
+        resources: None,
+    };
+    let loaded = load(&input).expect("nothing is configured");
+    let answer = |change: Json| {
+        let mut answer = loaded.image_json(&loaded.images[0]);
+        for (name, value) in change.as_object().expect("an object") {
+            answer[name] = value.clone();
+        }
+        apply_answer(&loaded, &loaded.images[0], &answer, Path::new("/configure"))
+    };
+    let image = answer(serde_json::json!({ "Packages": ["a"], "Hostname": "box" })).expect("valid");
+    assert_eq!(image.texts("Packages"), ["a"]);
+    assert_eq!(image.values["Packages"].origin.to_string(), "/configure");
+    assert_eq!(image.values["Release"], loaded.images[0].values["Release"]);
+    for wrong in [serde_json::json!({ "Pakages": ["a"] }), serde_json::json!({ "Packages": "a" })] {
+        assert!(answer(wrong).is_err());
+    }
+    assert!(apply_answer(&loaded, &loaded.images[0], &Json::Null, Path::new("/configure")).is_err());
 }
 
 #[test]

@@ -6,8 +6,9 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use mkosi::cli::options;
-use mkosi::config::{Diagnostics, HostFacts, LoadInput, Loaded, load};
+use mkosi::config::{Diagnostics, HostFacts, LoadInput, Loaded, load, table};
 use mkosi::types::Architecture;
+use proptest::prelude::*;
 
 struct Project {
     _keep: tempfile::TempDir,
@@ -146,6 +147,30 @@ fn programs() {
     project.write("mkosi.version", b"#!/bin/sh\necho \"$PWD\" | sed 's,.*/,,'\n");
     let loaded = project.load(&[]).expect("loaded");
     assert_eq!(loaded.images[0].text("ImageVersion"), Some("project"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Any text as configuration: words of the language in any order, and any characters at all.
+    #[test]
+    fn no_text_is_a_panic(
+        words in proptest::collection::vec(
+            prop_oneof![
+                Just("[Match]\n".to_owned()), Just("[Content]\n".to_owned()), Just("[TriggerAssert]\n".to_owned()),
+                Just("  ".to_owned()), Just("=".to_owned()), Just("|!".to_owned()), Just("%".to_owned()),
+                Just("Include=mkosi.conf\n".to_owned()), Just("%o".to_owned()), Just("\n".to_owned()),
+                "[A-Za-z]{1,6}=", "[a-z0-9:/,.!'\"*\\[-]{0,6}", "\\PC{0,4}",
+                (0..table::SETTINGS.len(), "[a-z0-9:/,.!'\"*\\[-]{0,8}")
+                    .prop_map(|(index, text)| format!("{}={text}\n", table::SETTINGS[index].name)),
+            ],
+            0..30,
+        ),
+    ) {
+        let text = words.concat();
+        let project = Project::new(&[("mkosi.conf", &text), ("mkosi.images/a.conf", &text)]);
+        let _ = project.said(&[]);
+    }
 }
 
 #[test]

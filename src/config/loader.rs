@@ -207,7 +207,10 @@ impl Context<'_> {
         let text = if setting.reads_path {
             match run_or_read(path, directory, &self.shared.input.environment) {
                 Ok(text) => text.trim_end_matches('\n').to_owned(),
-                Err(problem) => return self.report(problem.in_file(path)),
+                Err(mut problem) => {
+                    problem.message = format!("{}: {}", setting.name, problem.message);
+                    return self.report(problem.in_file(path));
+                }
             }
         } else {
             path.to_string_lossy().into_owned()
@@ -333,7 +336,17 @@ impl Context<'_> {
                 _ => continue,
             };
             let Some(identity) = identity(&path) else { continue };
-            if self.stack.contains(&identity) || self.includes.insert(identity) {
+            if self.stack.contains(&identity) {
+                let warning =
+                    Diagnostic::warning("this is being read already: it includes itself, and is left out here");
+                self.report(match at {
+                    Some((file, key, lines)) => {
+                        let name = path.file_name().map(|name| name.to_string_lossy().into_owned());
+                        warning.at(file.place_of(key, lines, name.as_deref()))
+                    }
+                    None => warning.in_file(&path),
+                });
+            } else if self.includes.insert(identity) {
                 self.load(&path, directory, Extras { profiles: path.is_dir(), local: false });
             }
         }
