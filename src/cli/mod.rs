@@ -1,5 +1,6 @@
 //! The command line program: arguments, verbs, and what is printed for people.
 
+pub mod arguments;
 pub mod cat_config;
 pub mod options;
 pub mod summary;
