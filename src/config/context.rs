@@ -65,7 +65,7 @@ impl<'a> Shared<'a> {
                 Some(Rc::new(file))
             }
             Err(problem) => {
-                self.report(problem);
+                self.report(*problem);
                 None
             }
         };

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::read::{Reader, Refusal, bytes};
+use super::read::{Reader, Refusal};
+use super::scalars::bytes;
 use super::syntax::{Entry, File, value};
 use super::table::{Item, Kind, PathRule, Split};
 use super::value::Value;

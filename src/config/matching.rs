@@ -2,7 +2,8 @@
 //!
 //! Knows nothing of files and sections.
 
-use super::read::{Reader, Refusal, choice};
+use super::read::{Reader, Refusal};
+use super::scalars::choice;
 use super::table::{Choices, Item, Kind, Matcher, Setting};
 use super::value::Value;
 use super::version;
