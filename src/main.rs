@@ -2,4 +2,5 @@
 
 fn main() {
     mkosi::sandbox::hidden_entry();
+    mkosi::distro::hidden_entry();
 }

@@ -34,7 +34,14 @@ impl Bench {
 
     fn cx(&mut self) -> Cx<'_> {
         let work = self.path("work");
-        Cx { cancel: &self.cancel, log: &mut self.log, tools: tools(), work, network_environment: BTreeMap::new() }
+        Cx {
+            cancel: &self.cancel,
+            log: &mut self.log,
+            tools: tools(),
+            work,
+            network_environment: BTreeMap::new(),
+            helper: Some(env!("CARGO_BIN_EXE_mkosi").into()),
+        }
     }
 
     fn log(&self) -> String {
@@ -341,7 +348,14 @@ fn a_missing_tool_is_named() {
     let (synced, work) = (bench.path("synced"), bench.path("work"));
     let empty = bench.path("empty");
     let tools = vec![Mount::Bind { source: empty, target: "/usr".into(), read_only: true, optional: false }];
-    let mut cx = Cx { cancel: &bench.cancel, log: &mut bench.log, tools, work, network_environment: BTreeMap::new() };
+    let mut cx = Cx {
+        cancel: &bench.cancel,
+        log: &mut bench.log,
+        tools,
+        work,
+        network_environment: BTreeMap::new(),
+        helper: None,
+    };
     let error = sync(&mut cx, &repository.repositories(None), &synced).unwrap_err();
     assert!(matches!(error, Error::MissingTool { .. }) && error.to_string().contains("`apt`"), "{error}");
 }
@@ -383,6 +397,17 @@ fn debian_trixie_from_the_hosts_mirror() {
     install(&mut bench.cx(), root, &pool, &chosen.packages, &options)
         .unwrap_or_else(|e| panic!("{e}\n{}", bench.log()));
     clock.lap("install packages");
+    assert!(!bench.log().contains("leaving the unpacking to dpkg"), "{}", bench.log());
+
+    // dpkg alone makes the very same trees.
+    let (plain, root) = bench.layer("plain", &[]);
+    install_base(&mut Cx { helper: None, ..bench.cx() }, root, &pool, &chosen.base, &options).unwrap();
+    clock.lap("install base by dpkg alone");
+    assert_same(&[&base], &[&plain]);
+    let (plain, root) = bench.layer("plain-packages", &["base"]);
+    install(&mut Cx { helper: None, ..bench.cx() }, root, &pool, &chosen.packages, &options).unwrap();
+    clock.lap("install packages by dpkg alone");
+    assert_same(&[&base, &layer], &[&base, &plain]);
 
     for path in ["var/log/dpkg.log", "var/log/apt", "var/cache/ldconfig/aux-cache", "usr/sbin/policy-rc.d"] {
         assert!(!base.join(path).exists() && !layer.join(path).exists(), "{path}");
@@ -406,6 +431,43 @@ fn debian_trixie_from_the_hosts_mirror() {
     let (good, text) = bench.chroot(root, "dpkg --audit && dpkg --verify && test ! -e /usr/bin/dbus-daemon");
     assert!(good && text.is_empty(), "{text}");
     clock.print();
+}
+
+/// Every entry below a directory: what it is, owner, mode, and the digest of what it holds. No times.
+fn listing(root: &Path) -> BTreeMap<String, String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut found = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(path) = todo.pop() {
+        let data = path.symlink_metadata().unwrap();
+        let content = if data.is_dir() {
+            todo.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            String::new()
+        } else if data.is_symlink() {
+            std::fs::read_link(&path).unwrap().display().to_string()
+        } else if data.is_file() {
+            mkosi::types::Digest::of(&std::fs::read(&path).unwrap()).to_string()
+        } else {
+            "special".to_owned()
+        };
+        let links = if data.is_file() { data.nlink() } else { 0 };
+        let text = format!("{:o} {}:{} {links} {content}", data.mode(), data.uid(), data.gid());
+        found.insert(path.strip_prefix(root).unwrap().display().to_string(), text);
+    }
+    found
+}
+
+/// Asserts that two trees, each of layers from the lowest to the topmost, are equal, and names what differs.
+fn assert_same(one: &[&Path], other: &[&Path]) {
+    let tree = |layers: &[&Path]| layers.iter().flat_map(|layer| listing(layer)).collect::<BTreeMap<_, _>>();
+    let (one, other) = (tree(one), tree(other));
+    let names: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    let differ: Vec<String> = names
+        .into_iter()
+        .filter(|name| one.get(*name) != other.get(*name))
+        .map(|name| format!("{name}: {:?} != {:?}", one.get(name), other.get(name)))
+        .collect();
+    assert!(differ.is_empty(), "{} entries differ:\n{}", differ.len(), differ.join("\n"));
 }
 
 /// How long the steps of a test took; shown with `--nocapture`.

@@ -6,15 +6,18 @@
 
 mod apt;
 mod clean;
+mod database;
 pub mod deb;
 pub mod deb822;
 mod download;
 mod error;
+mod extract;
 mod host;
 mod install;
 mod resolve;
 mod sources;
 mod sync;
+mod unpack;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -33,6 +36,7 @@ pub use install::{InstallOptions, install, install_base, remove};
 pub use resolve::{Request, Resolution, resolve};
 pub use sources::{Repositories, Settings, Source};
 pub use sync::{SyncInfo, sync};
+pub use unpack::hidden_entry;
 
 /// A distribution that this module installs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,6 +102,9 @@ pub struct Cx<'a> {
     pub work: PathBuf,
     /// Variables for the commands that use the network, `https_proxy` for instance.
     pub network_environment: BTreeMap<String, String>,
+    /// The `mkosi` executable, which unpacks packages several at once; without it dpkg does, one after another, with
+    /// the same result.
+    pub helper: Option<PathBuf>,
 }
 
 impl Cx<'_> {
