@@ -20,7 +20,7 @@ const NET_ADMIN: u32 = 12;
 
 /// System calls that fail with EPERM. Most need a dropped capability anyway; this holds where a nested user namespace
 /// gives one back.
-const FORBIDDEN: [libc::c_long; 18] = [
+const FORBIDDEN: [libc::c_long; 15] = [
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
@@ -35,11 +35,12 @@ const FORBIDDEN: [libc::c_long; 18] = [
     libc::SYS_perf_event_open,
     libc::SYS_userfaultfd,
     libc::SYS_open_by_handle_at,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
     libc::SYS_syslog,
 ];
+
+/// System calls that fail with ENOSYS: the kernel's key rings are no part of any namespace. Programs (libcryptsetup,
+/// PAM) have a way around a kernel without them, but none around one that refuses.
+const ABSENT: [libc::c_long; 3] = [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl];
 
 impl Limits {
     /// Takes the rights away from this process, for good.
@@ -89,6 +90,10 @@ fn filter() -> Vec<libc::sock_filter> {
     for call in FORBIDDEN {
         program.extend([jump_if_equal(call as u32, 0, 1), refuse]);
     }
+    let absent = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+    for call in ABSENT {
+        program.extend([jump_if_equal(call as u32, 0, 1), absent]);
+    }
     program.extend([
         jump_if_equal(libc::SYS_ioctl as u32, 1, 0),
         allow,
@@ -136,8 +141,11 @@ mod tests {
             assert_eq!(verdict(NATIVE, call as u32, 0), refuse, "{call}");
             assert_eq!(verdict(NATIVE ^ 1, call as u32, 0), libc::SECCOMP_RET_ALLOW, "{call}");
         }
+        for call in ABSENT {
+            assert_eq!(verdict(NATIVE, call as u32, 0), libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32, "{call}");
+        }
         for number in 0..600 {
-            if !FORBIDDEN.contains(&i64::from(number)) {
+            if !FORBIDDEN.iter().chain(&ABSENT).any(|call| *call == i64::from(number)) {
                 assert_eq!(verdict(NATIVE, number, 0), libc::SECCOMP_RET_ALLOW, "{number}");
             }
         }

@@ -17,8 +17,9 @@ use super::command::Command;
 use super::fault::{Result, Tried};
 use super::harden::Limits;
 use super::reap::{self, Quit};
-use super::root::{self, Base, Links};
+use super::root::{self, Base};
 use super::sys::{self, Fork};
+use super::tree::Links;
 use super::wire::{Launch, Message, Status};
 
 /// All that process 1 has to set up.
@@ -55,7 +56,7 @@ fn outer(launch: OwnedFd, status: &Status) -> Result<()> {
     let launch: Launch = postcard::from_bytes(&bytes)
         .map_err(|error| super::fault::Fault::Wrong(format!("the sandbox's specification can't be read: {error}")))?;
     die_with_parent()?;
-    if rustix::process::getppid().map(|pid| pid.as_raw_nonzero().get().cast_unsigned()) != Some(launch.parent) {
+    if u32::try_from(nix::unistd::getppid().as_raw()) != Ok(launch.parent) {
         std::process::exit(1);
     }
     if launch.new_session {

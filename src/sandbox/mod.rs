@@ -1,14 +1,17 @@
 //! Runs one command in namespaces of its own, with just the files that its specification names.
 //!
 //! The parent never enters a namespace: it starts its own executable again as `sandbox-init`, hands it the
-//! specification in a file in memory, and that single-threaded child does the rest. Knows nothing of images, stages
-//! or the store.
+//! specification in a file in memory, and that single-threaded child does the rest. `docs/sandbox.md` tells how.
+//! Knows nothing of images, stages or the store.
 
+mod chroot;
 mod command;
 mod fault;
 mod harden;
+mod host;
 mod init;
 mod overlay;
+mod probe;
 mod pump;
 mod reap;
 mod root;
@@ -17,17 +20,30 @@ mod spec;
 mod sys;
 mod tree;
 mod userns;
+mod verb;
 mod wire;
 
+pub use host::{BIN, EXECUTABLE, HostRoot, PATH, host_root};
+pub use probe::probe_overlay;
 pub use run::{Cancel, Error, Exit, Input, Output, set_executable};
 pub use spec::{Mount, Spec};
+pub use userns::{Error as UserNamespaceError, enter_user_namespace};
 
 /// Handles the hidden entries of the executable. To be called first thing in `main`, before any thread is started
 /// and before the arguments are looked at; returns when this is no hidden entry.
 pub fn hidden_entry() {
     let args: Vec<std::ffi::OsString> = std::env::args_os().collect();
     let arg = |at: usize| args.get(at).and_then(|arg| arg.to_str()).unwrap_or_default();
-    if arg(1) == wire::INIT {
-        init::main(arg(2), arg(3));
+    match arg(1) {
+        wire::INIT => init::main(arg(2), arg(3)),
+        userns::INIT => userns::main(&args),
+        probe::ENTRY => {
+            probe::main(std::path::Path::new(args.get(2).map_or("", |arg| arg.to_str().unwrap_or_default())))
+        }
+        verb::ENTRY => verb::main(),
+        _ => {}
+    }
+    if std::path::Path::new(arg(0)).file_name().is_some_and(|name| name == chroot::NAME) {
+        chroot::main(args.iter().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect());
     }
 }

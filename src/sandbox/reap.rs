@@ -28,6 +28,8 @@ pub(super) fn wait(child: i32, quit: Quit) -> Message {
                 }
             }
             (libc::SIGQUIT, true) if quit == Quit::Kill => sys::kill(child, libc::SIGKILL),
+            // Ctrl-Z stops the child; the shell must see this process stop with it.
+            (libc::SIGTSTP, false) => sys::stop(),
             (
                 signal @ (libc::SIGTERM
                 | libc::SIGINT

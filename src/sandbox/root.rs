@@ -1,11 +1,10 @@
 //! Builds a sandbox's root file system from mount steps and moves the process into it. Runs in the sandbox's own
 //! mount namespace, in a process with a single thread. Knows nothing of commands.
 
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
-use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
@@ -14,7 +13,7 @@ use super::Mount;
 use super::fault::{Fault, Result, Tried, show};
 use super::overlay::{Overlay, attach, kernel_log};
 use super::sys;
-use super::tree::{Kind, Tree};
+use super::tree::{Kind, Links, Tree};
 
 /// What a root file system starts from.
 pub(super) enum Base<'a> {
@@ -30,15 +29,6 @@ enum Step<'a> {
     Tree { mount: OwnedFd, kind: Kind, target: &'a Path },
     Overlay { overlay: Overlay, target: &'a Path },
     Own(&'a Mount),
-}
-
-/// How mount points are found in the new root.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Links {
-    /// Symbolic links are followed, within the root.
-    Follow,
-    /// A link at the end of a target is the mount point itself: what an image's links say is not to matter.
-    MountOver,
 }
 
 /// Builds the root in the current mount namespace and makes it this process's root and working directory.
@@ -208,7 +198,7 @@ impl Build {
     }
 
     fn point(&mut self, target: &Path, kind: Kind) -> Result<OwnedFd> {
-        self.tree.mount_point(target, kind, self.links == Links::Follow)
+        self.tree.mount_point(target, kind, self.links)
     }
 
     fn put(&mut self, mount: &OwnedFd, target: &Path, kind: Kind) -> Result<()> {
@@ -288,27 +278,4 @@ impl Build {
         rustix::mount::unmount(".", UnmountFlags::DETACH).tried(|| "detach the old root".to_owned())?;
         rustix::process::chdir("/").tried(|| "enter the new root directory".to_owned())
     }
-}
-
-/// Makes the mount points that these steps need in a directory tree, before any namespace is entered. The tree
-/// remembers what it had to make.
-pub(super) fn prepare(root: OwnedFd, points: &[(PathBuf, Kind)]) -> Result<Tree> {
-    let mut tree = Tree::new(root);
-    for (path, kind) in points {
-        if let Err(fault) = tree.mount_point(path, *kind, false) {
-            tree.remove_made();
-            return Err(fault);
-        }
-    }
-    Ok(tree)
-}
-
-/// Whether a path of the tree, taken without its last symbolic link, is there.
-pub(super) fn exists(tree: &Tree, path: &Path) -> bool {
-    !matches!(tree.open_nofollow(path), Err(Errno::NOENT))
-}
-
-/// A short name of an open file that other programs of this process's view understand.
-pub(super) fn by_number(fd: &impl AsRawFd) -> PathBuf {
-    PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }

@@ -16,8 +16,6 @@ pub const ATTR_RDONLY: u64 = 0x1;
 pub const ATTR_NOSUID: u64 = 0x2;
 /// `MOUNT_ATTR_NODEV`.
 pub const ATTR_NODEV: u64 = 0x4;
-/// `MOUNT_ATTR_NOEXEC`.
-pub const ATTR_NOEXEC: u64 = 0x8;
 
 /// `struct mount_attr` of `mount_setattr(2)`.
 #[repr(C)]
@@ -112,16 +110,17 @@ pub fn close_on_exec_from_3() -> io::Result<()> {
 
 /// Gives every signal its default disposition and empties the mask, as a new program expects it.
 pub fn reset_signals() {
-    for number in 1..=libc::SIGRTMAX() {
-        // SAFETY: SIG_DFL installs no code. The numbers that can't be changed fail harmlessly.
-        unsafe { libc::signal(number, libc::SIG_DFL) };
+    // Straight to the kernel: the C library keeps two signals to itself, which may have been inherited as ignored.
+    // All zeros are SIG_DFL, no flags and an empty mask, whatever the order of the fields.
+    let default = [0_u64; 8];
+    for number in 1..=64_i32 {
+        // SAFETY: the buffer is larger than the kernel's structure on every machine, and SIG_DFL installs no code.
+        // The numbers that can't be changed fail harmlessly.
+        unsafe {
+            libc::syscall(libc::SYS_rt_sigaction, number, default.as_ptr(), std::ptr::null_mut::<u64>(), 8_usize)
+        };
     }
-    // SAFETY: an all-zero sigset_t is initialised by sigemptyset before it is used.
-    unsafe {
-        let mut set: libc::sigset_t = zeroed();
-        libc::sigemptyset(&raw mut set);
-        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
-    }
+    unblock_signals();
 }
 
 /// Blocks all signals but the ones that report a fault of the program itself, and drops no disposition but that of
@@ -135,6 +134,16 @@ pub fn block_signals() {
         for fault in [libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGABRT, libc::SIGTRAP] {
             libc::sigdelset(&raw mut set, fault);
         }
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
+    }
+}
+
+/// Lets all signals through again.
+pub fn unblock_signals() {
+    // SAFETY: the set is initialised by sigemptyset before it is used.
+    unsafe {
+        let mut set: libc::sigset_t = zeroed();
+        libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
     }
 }
@@ -158,8 +167,17 @@ pub fn next_signal() -> (i32, bool) {
 
 /// Sends a signal by number, and says nothing when the process is gone.
 pub fn kill(pid: i32, signal: i32) {
+    // 0 and the negative numbers stand for groups of processes.
+    if pid <= 0 {
+        return;
+    }
     // SAFETY: no memory is involved.
     unsafe { libc::kill(pid, signal) };
+}
+
+/// Stops this process until it is continued. Nothing happens to process 1 of a namespace.
+pub fn stop() {
+    kill(i32::try_from(std::process::id()).unwrap_or(0), libc::SIGSTOP);
 }
 
 /// Ends this process by a signal, for a parent that looks at how its child ended.

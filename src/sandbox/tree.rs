@@ -3,6 +3,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
@@ -16,6 +17,19 @@ pub(super) enum Kind {
     Directory,
     File,
 }
+
+/// What symbolic links at the end of a mount point's path mean.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Links {
+    /// They are followed, within the root; one that points to nothing is an error.
+    Follow,
+    /// What an image's links say is not to matter: a file is mounted on the link itself, and where a directory's
+    /// link points to nothing, that directory is made.
+    Cope,
+}
+
+/// How many links that point to nothing are followed one after the other, as in the kernel.
+const MAX_LINKS: usize = 40;
 
 /// A root directory that paths are resolved in.
 pub(super) struct Tree {
@@ -97,20 +111,33 @@ impl Tree {
     fn make_directory(&mut self, parent: impl AsFd, path: &Path, mode: u32) -> Result<OwnedFd> {
         let what = || format!("make the directory {} in the sandbox", show(path));
         let name = path.file_name().unwrap_or(OsStr::new("."));
-        rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)).tried_or(what, |number| match number {
-            libc::EEXIST => "a symbolic link that points to nothing is in its place",
-            _ => "",
-        })?;
+        match rustix::fs::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
+            // Somebody else made it meanwhile, or it is a symbolic link that points to nothing.
+            Err(Errno::EXIST) => {
+                let found = self.open_with(path, OFlags::PATH | OFlags::DIRECTORY);
+                return found.map_err(|_| Errno::EXIST).tried_or(what, in_the_way);
+            }
+            other => other.tried(what)?,
+        }
         self.made.push((path.to_owned(), Kind::Directory));
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&parent, name, flags, Mode::empty()).tried(what)
     }
 
     /// Opens a path as a mount point of this kind, and makes an empty one when it is missing.
-    ///
-    /// With `follow`, a symbolic link at the end is followed in the root; otherwise it is the mount point itself.
-    pub(super) fn mount_point(&mut self, path: &Path, kind: Kind, follow: bool) -> Result<OwnedFd> {
-        let found = if follow { self.open(path) } else { self.open_nofollow(path) };
+    pub(super) fn mount_point(&mut self, path: &Path, kind: Kind, links: Links) -> Result<OwnedFd> {
+        let mut path = path.to_owned();
+        if links == Links::Cope && kind == Kind::Directory {
+            for _ in 0..MAX_LINKS {
+                match self.dangling(&path) {
+                    Some(points_to) => path = points_to,
+                    None => break,
+                }
+            }
+        }
+        let path = path.as_path();
+        let nofollow = links == Links::Cope && kind == Kind::File;
+        let found = if nofollow { self.open_nofollow(path) } else { self.open(path) };
         match found {
             Ok(fd) => {
                 let stat = rustix::fs::fstat(&fd).tried(|| format!("look at {} in the sandbox", show(path)))?;
@@ -136,13 +163,33 @@ impl Tree {
         }
     }
 
+    /// Where a symbolic link that points to nothing points, as a path from the root; nothing for any other path.
+    fn dangling(&self, path: &Path) -> Option<PathBuf> {
+        if !matches!(self.open(path), Err(Errno::NOENT)) {
+            return None;
+        }
+        let link = self.open_nofollow(path).ok()?;
+        let text = rustix::fs::readlinkat(&link, "", Vec::new()).ok()?;
+        let text = Path::new(OsStr::from_bytes(text.as_bytes()));
+        let mut points_to = PathBuf::from("/");
+        // Cutting `..` by the text alone may miss the place when links are involved, but never leaves the root.
+        for component in path.parent().unwrap_or(Path::new("/")).join(text).components() {
+            match component {
+                Component::Normal(name) => points_to.push(name),
+                Component::ParentDir => drop(points_to.pop()),
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+            }
+        }
+        Some(points_to)
+    }
+
     fn make_file(&mut self, parent: OwnedFd, path: &Path, name: &OsStr) -> Result<OwnedFd> {
         let what = || format!("make the mount point {} in the sandbox", show(path));
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)).tried_or(what, |number| match number {
-            libc::EEXIST => "a symbolic link that points to nothing is in its place",
-            _ => "",
-        })?;
+        match rustix::fs::openat(&parent, name, flags, Mode::from_raw_mode(0o644)) {
+            Err(Errno::EXIST) => return self.open(path).map_err(|_| Errno::EXIST).tried_or(what, in_the_way),
+            other => drop(other.tried(what)?),
+        }
         self.made.push((path.to_owned(), Kind::File));
         let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         rustix::fs::openat(&parent, name, flags, Mode::empty()).tried(what)
@@ -173,9 +220,11 @@ impl Tree {
         }
     }
 
-    /// Removes what was made, the last first. What is no longer empty stays.
+    /// Removes what was made, the deepest first, whoever made what when. What is no longer empty stays.
     pub(super) fn remove_made(&mut self) {
-        for (path, kind) in std::mem::take(&mut self.made).into_iter().rev() {
+        let mut made = std::mem::take(&mut self.made);
+        made.sort_by(|(one, _), (other, _)| other.cmp(one));
+        for (path, kind) in made {
             let (Some(parent), Some(name)) = (path.parent(), path.file_name()) else { continue };
             let Ok(parent) = self.open_with(parent, OFlags::PATH | OFlags::DIRECTORY) else { continue };
             let _ = match kind {
@@ -186,6 +235,13 @@ impl Tree {
                 },
             };
         }
+    }
+}
+
+fn in_the_way(number: i32) -> &'static str {
+    match number {
+        libc::EEXIST => "a symbolic link that points to nothing is in its place",
+        _ => "",
     }
 }
 
@@ -206,8 +262,8 @@ mod tests {
         symlink("/inside", root.join("absolute")).unwrap();
         symlink("../../../../inside", root.join("relative")).unwrap();
         let mut tree = tree(&root);
-        tree.mount_point(Path::new("/absolute/a/b"), Kind::Directory, true).unwrap();
-        tree.mount_point(Path::new("/relative/c"), Kind::File, true).unwrap();
+        tree.mount_point(Path::new("/absolute/a/b"), Kind::Directory, Links::Follow).unwrap();
+        tree.mount_point(Path::new("/relative/c"), Kind::File, Links::Follow).unwrap();
         assert!(root.join("inside/a/b").is_dir());
         assert!(root.join("inside/c").is_file());
         tree.remove_made();
@@ -219,16 +275,33 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         symlink("/nowhere", dir.path().join("link")).unwrap();
         let mut tree = tree(dir.path());
-        let error = tree.mount_point(Path::new("/link/x"), Kind::Directory, true).err().unwrap().to_string();
+        let error = tree.mount_point(Path::new("/link/x"), Kind::Directory, Links::Follow).err().unwrap().to_string();
         assert!(error.contains("/link") && error.contains("points to nothing"), "{error}");
         assert!(!dir.path().join("nowhere").exists());
+    }
+
+    #[test]
+    fn links_of_an_image_can_be_coped_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path().join("root");
+        std::fs::create_dir_all(root.join("etc")).unwrap();
+        symlink("/host/work", root.join("work")).unwrap();
+        symlink("../../../../run/resolv.conf", root.join("etc/resolv.conf")).unwrap();
+        let mut tree = tree(&root);
+        tree.mount_point(Path::new("/work"), Kind::Directory, Links::Cope).unwrap();
+        assert!(root.join("host/work").is_dir());
+        tree.mount_point(Path::new("/etc/resolv.conf"), Kind::File, Links::Cope).unwrap();
+        assert!(root.join("etc/resolv.conf").is_symlink());
+        assert!(!root.join("run").exists());
+        tree.remove_made();
+        assert!(!root.join("host").exists());
     }
 
     #[test]
     fn what_is_no_longer_empty_stays() {
         let dir = tempfile::tempdir().unwrap();
         let mut tree = tree(dir.path());
-        tree.mount_point(Path::new("/a/b"), Kind::Directory, true).unwrap();
+        tree.mount_point(Path::new("/a/b"), Kind::Directory, Links::Follow).unwrap();
         std::fs::write(dir.path().join("a/kept"), "x").unwrap();
         tree.remove_made();
         assert!(dir.path().join("a/kept").exists());
