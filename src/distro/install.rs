@@ -8,11 +8,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::apt::{Printed, environment, file, run_logged, standard_mounts};
+use super::apt::{Printed, environment, file, run_logged, tools};
 use super::deb::Deb;
 use super::unpack::{ENTRY, Plan};
 use super::{Cx, Error, Package, Repositories, Target, pool_path};
-use crate::sandbox::{Mount, Spec};
+use crate::sandbox::{EXECUTABLE, Mount, Spec};
 
 /// How packages are installed.
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ pub fn remove(cx: &mut Cx<'_>, root: Mount, names: &[String], options: &InstallO
     if names.is_empty() {
         return Ok(());
     }
-    let work = Work { root, debs: Vec::new(), packages: &[], options, helper: None };
+    let work = Work { root, debs: Vec::new(), packages: &[], options, parallel: false };
     let names: BTreeSet<&String> = names.iter().collect();
     let names: Vec<String> = names.into_iter().map(|n| quote(n)).collect();
     let architecture = options.target.architecture.debian();
@@ -128,7 +128,7 @@ struct Work<'a> {
     debs: Vec<(PathBuf, Deb)>,
     packages: &'a [Package],
     options: &'a InstallOptions,
-    helper: Option<PathBuf>,
+    parallel: bool,
 }
 
 /// Which of the kernel's file systems are mounted in the tree.
@@ -188,13 +188,19 @@ impl<'a> Work<'a> {
             Ok((Path::new("/apt/pool").join(&package.filename), Deb::open(&path)?))
         };
         let debs = packages.par_iter().map(open).collect::<Result<Vec<_>, Error>>()?;
-        Ok(Self { root, debs, packages, options, helper: cx.helper.clone() })
+        Ok(Self { root, debs, packages, options, parallel: cx.parallel })
     }
 
     /// Runs a shell script with the tree at `/buildroot`.
     fn run(&self, cx: &mut Cx<'_>, what: &str, script: &str, kernel: Kernel) -> Result<(), Error> {
-        let mut mounts = cx.tools.clone();
-        mounts.extend(standard_mounts());
+        // dpkg looks up the owners of files in the users of the system that it runs on: the tree's, not the tools'.
+        let users =
+            ["passwd", "group"].map(|name| (Path::new("/etc").join(name), Path::new("/buildroot/etc").join(name)));
+        let is_users =
+            |mount: &Mount| matches!(mount, Mount::File { target, .. } if users.iter().any(|(own, _)| own == target));
+        let mut mounts = tools(cx, false);
+        mounts.retain(|mount| !is_users(mount));
+        mounts.extend(users.clone().map(|(target, points_to)| Mount::Symlink { target, points_to }));
         for directory in ["/apt/etc", "/apt/lists", "/apt/state", "/apt/pool"] {
             mounts.push(Mount::Directory { target: PathBuf::from(directory), mode: 0o755 });
         }
@@ -203,21 +209,12 @@ impl<'a> Work<'a> {
             mounts.push(Mount::Bind { source, target, read_only: true, optional: false });
         }
         mounts.push(self.root.clone());
-        // dpkg looks up the owners of files in the users of the system that it runs on.
-        for name in ["passwd", "group"] {
-            let (target, points_to) = (Path::new("/etc").join(name), Path::new("/buildroot/etc").join(name));
-            mounts.push(Mount::Symlink { target, points_to });
-        }
         let path = |name: &str| Path::new("/buildroot").join(name);
         mounts.push(Mount::Proc { target: path("proc") });
         mounts.push(Mount::Dev { target: path("dev") });
         if kernel == Kernel::Whole {
             mounts.push(Mount::Tmpfs { target: path("tmp"), mode: 0o1777 });
             mounts.push(Mount::Tmpfs { target: path("run"), mode: 0o755 });
-        }
-        if let Some(helper) = &self.helper {
-            let (source, target) = (helper.clone(), PathBuf::from("/apt/mkosi"));
-            mounts.push(Mount::Bind { source, target, read_only: true, optional: false });
         }
         mounts.push(file("/apt/script", script.as_bytes()));
         let mut env = environment();
@@ -335,7 +332,9 @@ impl<'a> Work<'a> {
 
     /// The command that unpacks packages several at once.
     fn unpack_with_helper(&self, debs: &[&Path], base: bool) -> Option<String> {
-        self.helper.as_ref()?;
+        if !self.parallel {
+            return None;
+        }
         let plan = Plan {
             root: PathBuf::from("/buildroot"),
             debs: debs.iter().map(|path| path.to_path_buf()).collect(),
@@ -344,7 +343,7 @@ impl<'a> Work<'a> {
         };
         let json = serde_json::to_string(&plan).ok()?;
         Some(format!(
-            "printf %s {} >/tmp/plan\ncode=0\n/apt/mkosi {ENTRY} /tmp/plan || code=$?\n[ $code = 0 ]",
+            "printf %s {} >/tmp/plan\ncode=0\n{EXECUTABLE} {ENTRY} /tmp/plan || code=$?\n[ $code = 0 ]",
             quote(&json)
         ))
     }

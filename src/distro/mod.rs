@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::{Cancel, Mount};
+use crate::sandbox::Cancel;
 use crate::types::Architecture;
 
 pub use clean::{CleanMetadata, Installed, clean_metadata, installed};
@@ -96,15 +96,15 @@ pub struct Cx<'a> {
     pub cancel: &'a Cancel,
     /// Takes everything that the tools print.
     pub log: &'a mut (dyn Write + Send),
-    /// The tools, read-only, at the root of the sandbox (`/usr` and what belongs to it).
-    pub tools: Vec<Mount>,
+    /// The root directory that the tools come from: `/`, or a tools tree.
+    pub tools: PathBuf,
     /// An existing directory on the host for temporary files, on the file system of the pool and the outputs.
     pub work: PathBuf,
     /// Variables for the commands that use the network, `https_proxy` for instance.
     pub network_environment: BTreeMap<String, String>,
-    /// The `mkosi` executable, which unpacks packages several at once; without it dpkg does, one after another, with
+    /// Whether our own executable unpacks packages several at once where it can; dpkg's way, one after another, has
     /// the same result.
-    pub helper: Option<PathBuf>,
+    pub parallel: bool,
 }
 
 impl Cx<'_> {

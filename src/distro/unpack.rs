@@ -122,6 +122,7 @@ fn main(path: &Path) -> Result<(), Stop> {
     database.accept_diversions(&claims, &debs)?;
     let unpacked = debs.iter().zip(lists.into_values()).map(|(deb, paths)| Unpacked { deb, paths });
     database.write(&unpacked.collect::<Vec<_>>())?;
+    println!("{} packages are unpacked together:", debs.len());
     for deb in &debs {
         let control = deb.control();
         let field = |name: &str| control.get(name).unwrap_or_default().to_owned();
