@@ -5,7 +5,7 @@
 use std::path::Path;
 
 use super::context::{Context, assign};
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Severity};
 use super::host;
 use super::loader::{Extras, identity};
 use super::read::Refusal;
@@ -97,7 +97,13 @@ impl Context<'_> {
         }
         let text = self.expand(&value(lines), file, directory, key, lines);
         let old = self.config.get(setting.stores).and_then(|slot| slot.value.clone());
-        match self.reader(directory).read(setting.kind, &text, old.as_ref()) {
+        let result = self.reader(directory).read(setting.kind, &text, old.as_ref());
+        for note in self.shared.notes.take() {
+            let mut warning = refused(file, key, lines, setting.name, note);
+            warning.severity = Severity::Warning;
+            self.report(warning);
+        }
+        match result {
             Ok(value) => {
                 let known = old.as_ref().map_or(0, |old| old.items().len());
                 let added: Vec<Value> = match (&value, setting.name) {

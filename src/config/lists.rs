@@ -1,5 +1,6 @@
 //! Items of lists that have a grammar of their own: drives of a virtual machine, profiles of unified kernel images.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -47,8 +48,9 @@ pub(super) fn uki_profile(path: &Path) -> Result<Value, Refusal> {
         return Err(Refusal::new(format!("{}: {}", path.display(), problem.message)));
     }
     let environment = BTreeMap::new();
-    let reader =
-        Reader { directory: path.parent().unwrap_or(Path::new("/")), environment: &environment, keep_removals: false };
+    let notes = RefCell::default();
+    let directory = path.parent().unwrap_or(Path::new("/"));
+    let reader = Reader { directory, environment: &environment, keep_removals: false, notes: &notes };
     let mut profile = Value::Map(BTreeMap::new());
     let mut cmdline = Value::List(Vec::new());
     let mut sign = Value::Bool(true);
@@ -98,7 +100,9 @@ mod tests {
     #[test]
     fn drives() {
         let environment = BTreeMap::new();
-        let reader = Reader { directory: Path::new("/"), environment: &environment, keep_removals: false };
+        let notes = RefCell::default();
+        let reader =
+            Reader { directory: Path::new("/"), environment: &environment, keep_removals: false, notes: &notes };
         let value = drive("btrfs:10G::discard=on::persist", &reader).unwrap();
         assert_eq!(value.field("size"), Some(&Value::Number(10 << 30)));
         assert_eq!(value.field("file_id"), Some(&Value::text("btrfs")));

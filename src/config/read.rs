@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of where the text stands, and nothing of other settings.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -58,6 +59,8 @@ pub struct Reader<'a> {
     pub environment: &'a BTreeMap<String, String>,
     /// Keep `!pattern` in the list, to be applied to another list that this one is appended to.
     pub keep_removals: bool,
+    /// What is worth a warning is put here.
+    pub notes: &'a RefCell<Vec<Refusal>>,
 }
 
 impl Reader<'_> {
@@ -135,10 +138,9 @@ impl Reader<'_> {
             Kind::Enum(choices) => choice(choices, text),
             Kind::Path(rule) => self.path(rule, text),
             Kind::KeyFile => {
-                let path = paths::absolute(text, self.directory, self.environment);
-                // A key of an engine or provider is named by a URI (RFC 7512) or in words, not by a file.
-                let uri = text.contains(':') && !path.exists();
-                Ok(if uri { Value::text(text) } else { Value::Path(path) })
+                let path = paths::joined(text, self.directory, self.environment);
+                // A key of an engine or provider is named in words or by a URI (RFC 7512), not by a file.
+                Ok(if path.exists() { Value::Path(paths::resolve(&path)) } else { Value::text(text) })
             }
             Kind::Password => {
                 let text = text.trim();
@@ -158,7 +160,7 @@ impl Reader<'_> {
         if rule.constants.contains(&text) {
             return Ok(Value::text(text));
         }
-        if rule.absolute && !Path::new(text).is_absolute() {
+        if rule.absolute && !paths::expand(text, self.environment).is_absolute() {
             return Err(Refusal::new(format!("`{text}` must be an absolute path")).about(text));
         }
         let written = paths::joined(text, self.directory, self.environment);
@@ -231,16 +233,18 @@ impl Reader<'_> {
         Ok(Some(Value::List(items)))
     }
 
-    /// The paths that a shell pattern stands for, sorted; a name without pattern characters must exist.
+    /// The paths that a shell pattern stands for, sorted. A name that doesn't exist is noted and left out.
     fn expand(&self, word: &str) -> Result<Vec<String>, Refusal> {
         let written = paths::joined(word, self.directory, self.environment);
         let pattern = written.to_string_lossy();
         if !pattern.contains(['*', '?', '[']) {
-            return if written.exists() {
-                Ok(vec![pattern.into_owned()])
-            } else {
-                Err(self.missing(word, &written, &[]))
-            };
+            if written.exists() {
+                return Ok(vec![pattern.into_owned()]);
+            }
+            let mut note = self.missing(word, &written, &[]);
+            note.message.push_str("; it is left out");
+            self.notes.borrow_mut().push(note);
+            return Ok(Vec::new());
         }
         let found = glob::glob(&pattern)
             .map_err(|error| Refusal::new(format!("`{word}` is no shell pattern: {}", error.msg)).about(word))?;
@@ -365,7 +369,8 @@ mod tests {
     static EMPTY: BTreeMap<String, String> = BTreeMap::new();
 
     fn read(name: &str, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
-        let reader = Reader { directory: Path::new("/tmp"), environment: &EMPTY, keep_removals: false };
+        let notes = RefCell::default();
+        let reader = Reader { directory: Path::new("/tmp"), environment: &EMPTY, keep_removals: false, notes: &notes };
         reader.read(find(name).unwrap().kind, text, old)
     }
 
@@ -437,7 +442,9 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(index in 0..180usize, text in "\\PC{0,30}") {
-            let reader = Reader { directory: Path::new("/nowhere"), environment: &EMPTY, keep_removals: true };
+            let notes = RefCell::default();
+            let reader =
+                Reader { directory: Path::new("/nowhere"), environment: &EMPTY, keep_removals: true, notes: &notes };
             let _ = reader.read(SETTINGS[index].kind, &text, None);
         }
 
