@@ -274,7 +274,8 @@ impl<'a> Work<'a> {
             script.push_str(&format!("{helper} && exit 0\n{DECLINED_OR_EXIT}"));
         }
         let unpack = format!(
-            "dpkg-deb --fsys-tarfile \"$0\" | tar -C /buildroot -xpf - --keep-directory-symlink --numeric-owner{excludes}"
+            "dpkg-deb --fsys-tarfile \"$0\" | tar -C /buildroot -xpf - --keep-directory-symlink --numeric-owner \
+             --exclude=./proc --exclude=./dev{excludes}"
         );
         script.push_str(&format!("xargs -P \"$(nproc)\" -n 1 sh -euc {} <<'END'\n", quote(&unpack)));
         for (path, _) in &self.debs {
