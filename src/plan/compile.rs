@@ -158,7 +158,7 @@ pub fn compile(
     goals: &[String],
     digests: &dyn Digests,
 ) -> Result<Plan, PlanError> {
-    let images: Vec<Arc<Image>> = by_need(images)?;
+    let images: Vec<Arc<Image>> = by_need(declarations, images)?;
     let hashed = hash_inputs(declarations, &images, digests)?;
     let mut builder = Builder {
         plan: Plan { graph: DiGraph::new(), nodes: BTreeMap::new(), goals: goals.to_vec() },
@@ -168,28 +168,25 @@ pub fn compile(
         images: &images,
         declarations,
     };
-    for image in &images {
+    for index in 0..images.len() {
         for (stage, decl) in declarations.iter() {
-            builder.add(image, stage, decl);
+            builder.add(index, stage, decl)?;
         }
     }
     Ok(builder.plan)
 }
 
 /// The images in an order in which each comes after those whose outputs it uses.
-fn by_need(images: &[Image]) -> Result<Vec<Arc<Image>>, PlanError> {
+fn by_need(declarations: &Declarations, images: &[Image]) -> Result<Vec<Arc<Image>>, PlanError> {
     let images: Vec<Arc<Image>> = images.iter().cloned().map(Arc::new).collect();
     let mut graph = petgraph::graphmap::DiGraphMap::<usize, ()>::new();
     for (index, image) in images.iter().enumerate() {
         graph.add_node(index);
-        for sourced in image.values.values() {
-            for path in sourced.value.paths() {
-                match producer(path, &images) {
-                    Some(other) if other != index => {
-                        graph.add_edge(other, index, ());
-                    }
-                    _ => {}
-                }
+        // A path in a setting that no stage reads (`RuntimeTrees=%O/other`) needs nothing of the other image.
+        let stages = declarations.iter().filter(|(_, decl)| unmet(image, decl).is_none());
+        for input in stages.flat_map(|(_, decl)| file_inputs(image, decl)) {
+            if let Some(other) = producer(&input.path, &images, index) {
+                graph.add_edge(other, index, ());
             }
         }
     }
@@ -198,22 +195,29 @@ fn by_need(images: &[Image]) -> Result<Vec<Arc<Image>>, PlanError> {
         Err(cycle) => {
             let ring = petgraph::algo::tarjan_scc(&graph).into_iter().find(|c| c.contains(&cycle.node_id()));
             let ring = ring.unwrap_or_else(|| vec![cycle.node_id()]);
-            let mut stages: Vec<String> = ring.iter().map(|index| images[*index].name.clone()).collect();
-            stages.extend(stages.first().cloned());
-            Err(PlanError::Cycle { stages })
+            let mut images: Vec<String> = ring.iter().map(|index| images[*index].name.clone()).collect();
+            images.extend(images.first().cloned());
+            Err(PlanError::ImageCycle { images })
         }
     }
 }
 
-/// The image whose output lies at `path`.
-fn producer(path: &Path, images: &[Arc<Image>]) -> Option<usize> {
+/// The image, other than image `own`, whose output lies at `path`.
+fn producer(path: &Path, images: &[Arc<Image>], own: usize) -> Option<usize> {
     let name = path.file_name()?.to_str()?;
-    images.iter().position(|image| {
+    let makes = |image: &Image| {
         let output = image.text("Output").unwrap_or(&image.name);
         let here = image.path("OutputDirectory").unwrap_or(&image.project);
-        path.parent() == Some(here)
-            && (name == output || name.strip_prefix(output).is_some_and(|rest| rest.starts_with('.')))
-    })
+        let rest = name.strip_prefix(output).filter(|_| path.parent() == Some(here))?;
+        // `base.v2` is the output of that name before it is a file of `base`.
+        (rest.is_empty() || rest.starts_with('.')).then_some(output.len())
+    };
+    let lengths = images.iter().enumerate().filter_map(|(index, image)| Some((makes(image)?, index)));
+    // Of images that share an output name the first counts, unless one of them asks.
+    lengths
+        .max_by_key(|(length, index)| (*length, *index == own, std::cmp::Reverse(*index)))
+        .map(|(_, i)| i)
+        .filter(|i| *i != own)
 }
 
 /// One file input of a stage.
@@ -267,7 +271,7 @@ fn hash_inputs(declarations: &Declarations, images: &[Arc<Image>], digests: &dyn
     let mut wanted = HashMap::new();
     let mut tools = BTreeSet::new();
     let mut host = BTreeSet::new();
-    for image in images {
+    for (own, image) in images.iter().enumerate() {
         for (_, decl) in declarations.iter() {
             if unmet(image, decl).is_some() {
                 continue;
@@ -275,7 +279,7 @@ fn hash_inputs(declarations: &Declarations, images: &[Arc<Image>], digests: &dyn
             tools.extend(decl.tools.iter().map(String::as_str));
             host.extend(decl.host_files.iter().map(String::as_str));
             for input in file_inputs(image, decl) {
-                if producer(&input.path, images).is_none_or(|index| images[index].name == image.name) {
+                if producer(&input.path, images, own).is_none() {
                     wanted.entry((input.path, input.hidden)).or_insert((image.name.clone(), input.setting));
                 }
             }
@@ -321,7 +325,8 @@ struct Builder<'a> {
 }
 
 impl Builder<'_> {
-    fn add(&mut self, image: &Arc<Image>, stage: &str, decl: &Arc<StageDecl>) {
+    fn add(&mut self, index: usize, stage: &str, decl: &Arc<StageDecl>) -> Result<(), PlanError> {
+        let image = &self.images[index];
         let incremental = image.values.get("Incremental");
         let mut node = Node {
             stage: stage.to_owned(),
@@ -336,7 +341,7 @@ impl Builder<'_> {
         let mut edges: BTreeMap<String, (NodeId, String)> = BTreeMap::new();
         if node.skipped.is_none() {
             self.settings_and_tools(&mut node);
-            self.files(&mut node, &mut edges);
+            self.files(index, &mut node, &mut edges)?;
             self.stages(&node, &mut edges);
         }
         let id = match self.identity(&node, &edges) {
@@ -358,6 +363,7 @@ impl Builder<'_> {
             None => self.plan.graph.add_node(node),
         };
         self.plan.nodes.entry(image.name.clone()).or_default().insert(stage.to_owned(), id);
+        Ok(())
     }
 
     fn settings_and_tools(&self, node: &mut Node) {
@@ -380,23 +386,31 @@ impl Builder<'_> {
         }
     }
 
-    fn files(&self, node: &mut Node, edges: &mut BTreeMap<String, (NodeId, String)>) {
+    fn files(
+        &self,
+        own: usize,
+        node: &mut Node,
+        edges: &mut BTreeMap<String, (NodeId, String)>,
+    ) -> Result<(), PlanError> {
         for input in file_inputs(&node.image, &node.decl) {
-            let other = producer(&input.path, self.images).map(|index| &self.images[index]);
-            match other.filter(|other| other.name != node.image.name).and_then(|other| self.output_of(other)) {
-                Some(edge) => {
-                    node.sources.insert(input.name.clone(), Source::Image);
-                    edges.insert(input.name, edge);
-                }
-                None => {
-                    if let Some(digest) = self.hashed.paths.get(&(input.path.clone(), input.hidden.clone())) {
-                        node.inputs.insert(input.name.clone(), *digest);
-                    }
-                    let source = Source::Host { path: input.path, hidden: input.hidden };
-                    node.sources.insert(input.name, source);
-                }
+            if let Some(other) = producer(&input.path, self.images, own).map(|index| &self.images[index]) {
+                let edge = self.output_of(other).ok_or_else(|| PlanError::NoOutput {
+                    image: node.image.name.clone(),
+                    setting: input.setting.clone(),
+                    path: input.path.clone(),
+                    other: other.name.clone(),
+                    format: other.text("Format").unwrap_or("directory").to_owned(),
+                })?;
+                node.sources.insert(input.name.clone(), Source::Image);
+                edges.insert(input.name, edge);
+                continue;
             }
+            if let Some(digest) = self.hashed.paths.get(&(input.path.clone(), input.hidden.clone())) {
+                node.inputs.insert(input.name.clone(), *digest);
+            }
+            node.sources.insert(input.name, Source::Host { path: input.path, hidden: input.hidden });
         }
+        Ok(())
     }
 
     /// The node and output that another image's file in the output directory comes from.

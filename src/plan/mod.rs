@@ -11,6 +11,7 @@ mod key;
 mod preview;
 mod render;
 mod sources;
+mod unclaimed;
 
 pub use compile::{Digests, Edge, Node, NodeId, Plan, Source, compile};
 pub use condition::Condition;
@@ -21,3 +22,4 @@ pub use key::{key_of, node_inputs};
 pub use preview::{Lookup, Preview, State, preview};
 pub use render::{Format, render};
 pub use sources::hidden_paths;
+pub use unclaimed::{check, unclaimed, unsupported};
