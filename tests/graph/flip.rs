@@ -274,6 +274,23 @@ fn each_host_file_changes_just_the_stages_that_read_it() {
     }
 }
 
+/// Where the mirror has a package changes no package.
+#[test]
+fn unkeyed_needs_enter_no_key() {
+    let case = Case::new();
+    let node = &case.plan.graph[case.plan.nodes["main"]["download"]];
+    let with = |input: &str, text: &[u8]| {
+        let needs = [(input.to_owned(), super::support::output(&Digest::of(text), "x"))];
+        mkosi::plan::node_inputs(node, &needs.into())
+    };
+    let needs = edges(&case.plan, "main", "download");
+    for (input, _, _) in &needs {
+        let keyed = with(input, b"one") != with(input, b"two");
+        assert_eq!(keyed, input.starts_with("need/resolve."), "{input}");
+    }
+    assert!(needs.iter().any(|(input, _, _)| input == "unkeyed/resolve.uris"), "{needs:?}");
+}
+
 /// A new version of a stage's code changes its own key and those above it.
 #[test]
 fn a_stage_version_changes_its_key() {

@@ -42,7 +42,7 @@ fn stage() -> impl Strategy<Value = Stage> {
     let condition = || proptest::option::weighted(0.3, 0..CONDITIONS.len());
     (
         (place(), proptest::collection::vec(0..STAGES.len(), 0..3), any::<bool>(), any::<bool>()),
-        (proptest::collection::btree_set(0..SETTINGS.len(), 0..4), any::<bool>()),
+        (proptest::collection::btree_set(0..SETTINGS.len(), 0..6), proptest::bool::weighted(0.8)),
         (condition(), condition(), condition()),
         (proptest::bool::weighted(0.2), 1..3_u64, any::<bool>()),
     )
@@ -67,13 +67,15 @@ fn stage() -> impl Strategy<Value = Stage> {
         )
 }
 
-/// The stages as a declaration file. `strict` cuts what a stage needs to stages before it and to outputs they have.
+/// The stages as a declaration file. `strict` cuts what a stage needs to stages before it and to outputs they have,
+/// and lets the stages that make what other images use be part of every image.
 fn write(stages: &[(usize, Stage)], strict: bool) -> String {
     let mut text = String::new();
     let name = |at: usize| STAGES[stages[at % stages.len()].0];
     for (index, (own, stage)) in stages.iter().enumerate() {
         let usable = |at: &usize| !strict || at % stages.len() < index;
         let condition = stage.need_condition.map(|at| format!(" if {}", CONDITIONS[at])).unwrap_or_default();
+        let makes = strict && ["finalize", "tar"].contains(&STAGES[*own]);
         let needs: BTreeSet<String> = (stage.needs.iter().filter(|at| usable(at)))
             .map(|at| format!("\"{}.out{condition}\"", name(*at)))
             .collect();
@@ -86,8 +88,8 @@ fn write(stages: &[(usize, Stage)], strict: bool) -> String {
              publishes = {}\noutputs = [\"out\", \"files\"]\n{} = [{needs}]\nsettings = [{}]\nfiles = [{}]\n",
             STAGES[*own],
             stage.version,
-            stage.changes,
-            stage.publishes,
+            stage.changes || makes,
+            stage.publishes && !makes,
             if stage.unkeyed { "unkeyed-needs" } else { "needs" },
             list(settings),
             list(files),
@@ -99,7 +101,7 @@ fn write(stages: &[(usize, Stage)], strict: bool) -> String {
             text += "tools = [\"tool\"]\nhost-files = [\"/etc/file\"]\n";
         }
         for (field, condition) in [("when", stage.when), ("tests", stage.test)] {
-            if let Some(at) = condition {
+            if let Some(at) = condition.filter(|_| !makes || field != "when") {
                 text += &format!("{field} = [\"{}\"]\n", CONDITIONS[at]);
             }
         }
@@ -109,7 +111,7 @@ fn write(stages: &[(usize, Stage)], strict: bool) -> String {
 
 fn stages() -> impl Strategy<Value = Vec<(usize, Stage)>> {
     let order = Just((0..STAGES.len()).collect::<Vec<_>>()).prop_shuffle();
-    (order, proptest::collection::vec(stage(), 1..=STAGES.len()))
+    (order, proptest::collection::vec(stage(), 3..=STAGES.len()))
         .prop_map(|(order, stages)| order.into_iter().zip(stages).collect())
 }
 
@@ -125,7 +127,7 @@ fn trees() -> impl Strategy<Value = Value> {
 }
 
 fn image(index: usize) -> impl Strategy<Value = Image> {
-    let format = prop_oneof![Just("tar"), Just("directory"), Just("none")];
+    let format = prop_oneof![4 => Just("tar"), 4 => Just("directory"), 1 => Just("none")];
     let host = prop_oneof![Just(Value::None), Just(Value::text("x")), Just(Value::text("y"))];
     let packages = prop_oneof![Just(Value::List(vec![])), Just(Value::List(vec![Value::text("bash")]))];
     (format, host, packages, any::<bool>(), trees(), trees()).prop_map(
