@@ -3,15 +3,18 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use crate::config::Loaded;
+use crate::config::{Image, Loaded};
 
-/// The files with their texts. Paths below `here` are shown relative to it.
+/// The files with their texts. Paths below `here` are shown relative to it. Where images were
+/// asked for, only theirs are shown.
 ///
 /// # Errors
 /// When a file can't be read any more.
 pub fn render(loaded: &Loaded, here: &Path) -> std::io::Result<String> {
     let mut text = String::new();
-    for image in loaded.images.iter().chain(&loaded.tools) {
+    let chosen = loaded.selected.iter().any(|name| name != "main");
+    let shown = |image: &&Image| !chosen || loaded.selected.contains(&image.name);
+    for image in loaded.images.iter().chain(&loaded.tools).filter(shown) {
         let Some(files) = loaded.files.get(&image.name) else { continue };
         if !text.is_empty() {
             text.push('\n');

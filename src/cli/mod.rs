@@ -1,5 +1,6 @@
 //! The command line program: arguments, verbs, and what is printed for people.
 
+pub mod arguments;
 mod build;
 pub mod cat_config;
 mod clean;
@@ -35,6 +36,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
     if !invocation.verb.implemented() {
         eprintln!("error: this version can't do `mkosi {}` yet", invocation.verb.name());
+        return ExitCode::FAILURE;
+    }
+    // The store of a user holds files of the user's subordinate ids, which only root of a namespace can read.
+    if invocation.verb.uses_store()
+        && let Err(error) = crate::sandbox::enter_user_namespace()
+    {
+        eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
     let loaded = match load(&load_input(&invocation)) {

@@ -21,10 +21,12 @@ pub fn json(loaded: &Loaded) -> String {
 }
 
 /// The settings by sections. A star marks what is not at its default; what set it stands behind. Paths below `here`
-/// are shown relative to it. Without `all`, settings that are at their default and empty are left out.
+/// are shown relative to it. Where images were asked for, only those are shown. Without `all`, settings that are at their default and empty are left out.
 pub fn text(loaded: &Loaded, here: &Path, all: bool) -> String {
     let mut text = String::new();
-    for image in loaded.tools.iter().chain(&loaded.images) {
+    let chosen = loaded.selected.iter().any(|name| name != "main");
+    let shown = |image: &&Image| !chosen || loaded.selected.contains(&image.name);
+    for image in loaded.tools.iter().chain(&loaded.images).filter(shown) {
         if !text.is_empty() {
             text.push('\n');
         }

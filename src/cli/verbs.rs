@@ -87,6 +87,11 @@ impl Verb {
         Self::ALL.iter().copied().find(|verb| verb.name() == name || verb.aliases().contains(&name))
     }
 
+    /// Whether it reads or writes the store.
+    pub const fn uses_store(self) -> bool {
+        matches!(self, Self::Build | Self::Update | Self::Graph | Self::Clean | Self::Store)
+    }
+
     /// Whether it needs no configuration.
     pub const fn needs_no_configuration(self) -> bool {
         matches!(

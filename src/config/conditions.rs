@@ -4,9 +4,10 @@
 
 use std::path::Path;
 
+use super::assignments::refused;
 use super::context::Context;
 use super::diagnostic::Diagnostic;
-use super::loader::refused;
+
 use super::matching::{CONDITIONS, matches};
 use super::read::Refusal;
 use super::syntax::{Entry, File, Line, value};

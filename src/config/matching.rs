@@ -2,7 +2,8 @@
 //!
 //! Knows nothing of files and sections.
 
-use super::read::{Reader, Refusal, choice};
+use super::read::{Reader, Refusal};
+use super::scalars::choice;
 use super::table::{Choices, Item, Kind, Matcher, Setting};
 use super::value::Value;
 use super::version;
@@ -125,7 +126,9 @@ mod tests {
 
     fn check(name: &str, condition: &str, value: &Value) -> Result<bool, Refusal> {
         let environment = BTreeMap::new();
-        let reader = Reader { directory: Path::new("/"), environment: &environment, keep_removals: false };
+        let notes = std::cell::RefCell::default();
+        let reader =
+            Reader { directory: Path::new("/"), environment: &environment, keep_removals: false, notes: &notes };
         matches(find(name).unwrap(), condition, value, &reader)
     }
 

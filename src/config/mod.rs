@@ -2,9 +2,11 @@
 //!
 //! Knows nothing of stages, stores, sandboxes or how an image is built.
 
+mod assignments;
 mod conditions;
 mod context;
 mod defaults;
+mod derive;
 mod diagnostic;
 mod host;
 mod image;
@@ -13,8 +15,10 @@ mod lists;
 mod load;
 mod loader;
 mod matching;
+mod order;
 mod paths;
 mod read;
+mod scalars;
 mod specifier;
 mod syntax;
 pub mod table;

@@ -88,15 +88,15 @@ impl File {
     ///
     /// # Errors
     /// When it can't be read, is no file, or isn't UTF-8.
-    pub fn read(path: &Path) -> Result<Self, Diagnostic> {
+    pub fn read(path: &Path) -> Result<Self, Box<Diagnostic>> {
         let bytes = std::fs::read(path).map_err(|error| {
-            if path.is_dir() {
+            Box::new(if path.is_dir() {
                 Diagnostic::error("a file is expected here, but this is a directory")
                     .in_file(path)
                     .hint("give the directory a name without the extension, or put the settings into a file")
             } else {
                 Diagnostic::error(format!("can't read the configuration file: {error}")).in_file(path)
-            }
+            })
         })?;
         match std::str::from_utf8(&bytes) {
             Ok(text) => Ok(Self::parse(path, text)),
@@ -106,7 +106,7 @@ impl File {
                 let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
                 let line = bytes.get(start..).unwrap_or_default().split(|byte| *byte == b'\n').next();
                 let column = before.get(start..).map_or(0, |text| String::from_utf8_lossy(text).chars().count()) + 1;
-                Err(Diagnostic::error("the file is not UTF-8")
+                let error = Diagnostic::error("the file is not UTF-8")
                     .at(Place {
                         path: path.to_owned(),
                         line: number,
@@ -114,7 +114,8 @@ impl File {
                         length: 1,
                         source: line.map(|line| String::from_utf8_lossy(line).into_owned()),
                     })
-                    .hint("convert it with `iconv -f latin1 -t utf-8`, or correct the marked character"))
+                    .hint("convert it with `iconv -f latin1 -t utf-8`, or correct the marked character");
+                Err(Box::new(error))
             }
         }
     }
