@@ -88,7 +88,22 @@ pub enum PlanError {
         /// The image whose output would lie there.
         other: String,
         /// That image's format.
-        format: String,
+        format: Box<str>,
+    },
+    /// A path lies inside another image's output, where it can't be told what will be there.
+    #[error(
+        "image `{image}`: `{setting}=` names {}, which lies inside the output of image `{other}`; \
+         name that output as a whole, or take the part out in a script", .path.display()
+    )]
+    InsideOutput {
+        /// The image.
+        image: String,
+        /// The setting that names the path.
+        setting: String,
+        /// The path.
+        path: PathBuf,
+        /// The image whose output it lies in.
+        other: String,
     },
     /// A format or distribution that no stage makes.
     #[error("image `{image}`: `{setting}={value}` ({origin}) can't be built yet; what works is {works}")]
@@ -96,7 +111,7 @@ pub enum PlanError {
         /// The image.
         image: String,
         /// `Format` or `Distribution`.
-        setting: String,
+        setting: &'static str,
         /// What was asked for.
         value: String,
         /// Where.
@@ -113,7 +128,7 @@ pub enum PlanError {
         /// The image.
         image: String,
         /// The setting that asks for packages.
-        setting: String,
+        setting: &'static str,
         /// Where.
         origin: String,
     },

@@ -131,7 +131,7 @@ fn json(plan: &Plan, nodes: &[Preview]) -> serde_json::Value {
 }
 
 /// The nodes that a picture shows: all but the skipped.
-fn shown<'a>(nodes: &'a [Preview]) -> impl Iterator<Item = &'a Preview> {
+fn shown(nodes: &[Preview]) -> impl Iterator<Item = &Preview> {
     nodes.iter().filter(|preview| !matches!(preview.state, State::Skipped(_)))
 }
 

@@ -63,11 +63,9 @@ pub fn check(image: &Image, declarations: &Declarations) -> Result<(), PlanError
     if distribution == CUSTOM {
         return match NEEDS_PACKAGES.iter().find(|setting| !image.get(setting).is_empty()) {
             None => Ok(()),
-            Some(setting) => Err(PlanError::NoPackages {
-                image: image.name.clone(),
-                setting: (*setting).to_owned(),
-                origin: origin(image, setting),
-            }),
+            Some(setting) => {
+                Err(PlanError::NoPackages { image: image.name.clone(), setting, origin: origin(image, setting) })
+            }
         };
     }
     if !installs(declarations, image) {
@@ -91,7 +89,7 @@ fn installs(declarations: &Declarations, image: &Image) -> bool {
         .any(|condition| condition.settings().any(|setting| setting == "Distribution") && condition.holds(image))
 }
 
-fn refusal(image: &Image, setting: &str, value: &str, works: &dyn Fn(&str) -> bool) -> PlanError {
+fn refusal(image: &Image, setting: &'static str, value: &str, works: &dyn Fn(&str) -> bool) -> PlanError {
     let choices = match table::find(setting).map(|setting| setting.kind) {
         Some(Kind::Enum(choices)) => choices.names,
         _ => &[],
@@ -100,7 +98,7 @@ fn refusal(image: &Image, setting: &str, value: &str, works: &dyn Fn(&str) -> bo
     works.sort_unstable();
     PlanError::Unsupported {
         image: image.name.clone(),
-        setting: setting.to_owned(),
+        setting,
         value: value.to_owned(),
         origin: origin(image, setting),
         works: works.join(", "),

@@ -104,6 +104,22 @@ fn an_output_that_no_stage_makes_is_an_error() {
     insta::assert_snapshot!(error(&project, &project.images()));
 }
 
+/// What lies there now is what an earlier run made.
+#[test]
+fn a_part_of_an_output_is_an_error() {
+    let project = Project::new(&[
+        ("mkosi.conf", "[Output]\nFormat=none\nOutputDirectory=out\n"),
+        ("mkosi.images/app.conf", "[Output]\nFormat=directory\n[Content]\nExtraTrees=%O/base/usr/share:/usr/share\n"),
+        ("mkosi.images/base.conf", "[Output]\nFormat=directory\n"),
+    ]);
+    insta::assert_snapshot!(error(&project, &project.images()));
+    // Where no image of that name is built, it is a directory like others.
+    let mut images = project.images();
+    images.retain(|image| image.name != "base");
+    let plan = project.compile(&images);
+    assert!(plan.graph[plan.nodes["app"]["extra"]].inputs.contains_key("file/ExtraTrees/00"));
+}
+
 #[test]
 fn a_file_that_can_not_be_read_is_named() {
     let project = rich();
