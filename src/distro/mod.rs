@@ -14,6 +14,7 @@ mod error;
 mod extract;
 mod host;
 mod install;
+mod order;
 mod resolve;
 mod sources;
 mod sync;
