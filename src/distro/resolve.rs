@@ -43,12 +43,7 @@ pub struct Resolution {
 ///
 /// # Errors
 /// When apt can't read the metadata.
-pub fn prepare_cache(
-    cx: &mut Cx<'_>,
-    repositories: &Repositories,
-    synced: &Path,
-    cache: &Path,
-) -> Result<(), Error> {
+pub fn prepare_cache(cx: &mut Cx<'_>, repositories: &Repositories, synced: &Path, cache: &Path) -> Result<(), Error> {
     let path = synced.join("mkosi.sources");
     let sources = std::fs::read_to_string(&path).map_err(Error::io("could not read", &path))?;
     let lists = synced.join("lists");

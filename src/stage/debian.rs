@@ -20,6 +20,12 @@ const STATUS: &str = "var/lib/dpkg/status";
 
 /// Fetches and checks repository metadata: the output `lists`, and `cache`, which is what apt makes of it.
 pub fn sync(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    if let Some(mode @ ("always" | "metadata")) = cx.view.text("CacheOnly") {
+        return Err(StageError::Other(format!(
+            "the store has no usable repository metadata, and CacheOnly={mode} forbids fetching any: \
+             build once with CacheOnly=auto"
+        )));
+    }
     let repositories = repositories(cx)?;
     let out = cx.scratch("lists")?;
     let info = with_tools(cx, |tools| distro::sync(tools, &repositories, &out))?;
@@ -60,8 +66,7 @@ pub fn resolve(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         return Err(StageError::Other("the stage `sync` gave no metadata".to_owned()));
     };
     let cache = layer("sync.cache")?;
-    let resolution =
-        with_tools(cx, |tools| distro::resolve(tools, &repositories, &lists, cache.as_deref(), &request))?;
+    let resolution = with_tools(cx, |tools| distro::resolve(tools, &repositories, &lists, cache.as_deref(), &request))?;
     let mut uris = BTreeMap::new();
     let mut outputs = Outputs::new();
     for (name, list) in [("base", resolution.base), ("packages", resolution.packages), ("build", resolution.build)] {
@@ -96,6 +101,16 @@ pub fn download(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         }));
     }
     let pool = cx.store.pool();
+    if cx.view.text("CacheOnly") == Some("always") {
+        let missing = wanted.iter().filter(|package| !distro::pool_path(&pool, package).exists());
+        let missing: Vec<&str> = missing.map(|package| package.filename.as_str()).collect();
+        if !missing.is_empty() {
+            let names = missing.join(", ");
+            return Err(StageError::Other(format!(
+                "the pool lacks {names}, and CacheOnly=always forbids fetching them"
+            )));
+        }
+    }
     let repositories = repositories(cx)?;
     with_tools(cx, |tools| distro::download(tools, &wanted, &repositories, &pool))?;
     for package in &wanted {
