@@ -21,14 +21,14 @@ setup:
 
 demo: setup
 	cargo build --release --quiet
-	@echo; echo '$$ mkosi -C $(EXAMPLE)'
-	$(SUDO) $(MKOSI) -C $(EXAMPLE)
-	@echo; echo '$$ mkosi -C $(EXAMPLE) --format tar --compress-output zstd'
-	$(SUDO) $(MKOSI) -C $(EXAMPLE) --format tar --compress-output zstd
-	@echo; echo '$$ mkosi -C $(EXAMPLE) graph'
-	$(SUDO) $(MKOSI) -C $(EXAMPLE) graph
-	@echo; echo '$$ mkosi -C $(EXAMPLE)    # again: nothing runs'
-	$(SUDO) $(MKOSI) -C $(EXAMPLE)
+	@printf '\n%s\n' '$$ mkosi -C $(EXAMPLE)'
+	@$(SUDO) $(MKOSI) -C $(EXAMPLE)
+	@printf '\n%s\n' '$$ mkosi -C $(EXAMPLE) graph'
+	@$(SUDO) $(MKOSI) -C $(EXAMPLE) graph
+	@printf '\n%s\n' '$$ mkosi -C $(EXAMPLE)    # again: nothing runs'
+	@$(SUDO) $(MKOSI) -C $(EXAMPLE)
+	@printf '\n%s\n' '$$ mkosi -C $(EXAMPLE) --format tar --compress-output zstd'
+	@$(SUDO) $(MKOSI) -C $(EXAMPLE) --format tar --compress-output zstd
 	@ls -l $(EXAMPLE)/mkosi.output
 
 test: setup

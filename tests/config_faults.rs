@@ -81,6 +81,15 @@ fn old_and_misplaced_names() {
 }
 
 #[test]
+fn an_indented_section() {
+    let project = Project::new(&[(
+        "mkosi.conf",
+        "[Content]\nPackages=a\n  [Output]\n  Format=tar\nEnvironment=A=1\n  Release=2\n",
+    )]);
+    insta::assert_snapshot!(project.said(&[]));
+}
+
+#[test]
 fn conditions() {
     let project = Project::new(&[
         ("mkosi.conf", "[Match]\nDistributon=debian\n[Assert]\nRelease=sid\n[Content]\nPackages=a\n"),

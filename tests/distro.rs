@@ -10,7 +10,7 @@ use mkosi::distro::{
     Cx, Distribution, Error, Host, InstallOptions, Package, Repositories, Request, Resolution, Settings, Source,
     Target, download, install, install_base, installed, remove, resolve, sync,
 };
-use mkosi::sandbox::{Cancel, Input, Mount, Output, Spec, set_executable};
+use mkosi::sandbox::{Cancel, HostRoot, Input, Mount, Output, Spec, host_root, set_executable};
 use mkosi::types::Architecture;
 
 /// Where one test works: its files, its log, and what the functions need.
@@ -34,7 +34,14 @@ impl Bench {
 
     fn cx(&mut self) -> Cx<'_> {
         let work = self.path("work");
-        Cx { cancel: &self.cancel, log: &mut self.log, tools: tools(), work, network_environment: BTreeMap::new() }
+        Cx {
+            cancel: &self.cancel,
+            log: &mut self.log,
+            tools: "/".into(),
+            work,
+            network_environment: BTreeMap::new(),
+            parallel: true,
+        }
     }
 
     fn log(&self) -> String {
@@ -66,7 +73,7 @@ impl Bench {
 
     /// Runs a script in the tree that the mount shows.
     fn chroot(&self, root: Mount, script: &str) -> (bool, String) {
-        let mut mounts = tools();
+        let mut mounts = host_root(&HostRoot::default());
         mounts.push(root);
         mounts.push(Mount::Proc { target: "/buildroot/proc".into() });
         let argv = ["chroot", "/buildroot", "sh", "-c", script].map(str::to_owned).to_vec();
@@ -76,11 +83,6 @@ impl Bench {
         let exit = spec.run(Input::Null, Output::Merged(&mut text), &self.cancel).unwrap();
         (exit.success(), String::from_utf8(text).unwrap())
     }
-}
-
-fn tools() -> Vec<Mount> {
-    let bind = |path: &str| Mount::Bind { source: path.into(), target: path.into(), read_only: true, optional: true };
-    ["/usr", "/bin", "/sbin", "/lib", "/lib64", "/etc/alternatives"].map(bind).to_vec()
 }
 
 fn run(command: &mut Command) -> Vec<u8> {
@@ -333,6 +335,79 @@ fn downloads_are_verified_and_a_missing_package_is_gone() {
     assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&a).unwrap());
 }
 
+/// Installs packages in an empty tree both ways, and gives the tree and whether the parallel way was gone.
+fn install_both_ways(bench: &mut Bench, all: &Repositories, names: &[&str]) -> (PathBuf, bool) {
+    bench.sync(all).unwrap();
+    let packages = bench.packages(all, names).unwrap();
+    let pool = bench.path("pool");
+    download(&mut bench.cx(), &packages, all, &pool).unwrap();
+    let options = InstallOptions::new(&target("test"));
+    for name in ["fast", "slow"] {
+        // What base packages bring.
+        for path in ["etc", "usr/sbin", "var/lib/dpkg/info", "var/lib/dpkg/updates", "var/lib/dpkg/triggers"] {
+            std::fs::create_dir_all(bench.path(name).join(path)).unwrap();
+        }
+        for file in ["status", "available", "triggers/Unincorp"] {
+            std::fs::write(bench.path(name).join("var/lib/dpkg").join(file), "").unwrap();
+        }
+        let (_, root) = bench.layer(name, &[]);
+        let mut cx = Cx { parallel: name == "fast", ..bench.cx() };
+        let done = install(&mut cx, root, &pool, &packages, &options);
+        done.unwrap_or_else(|e| panic!("{name}: {e}\n{}", bench.log()));
+    }
+    assert_same(&[&bench.path("fast")], &[&bench.path("slow")]);
+    (bench.path("fast"), bench.log().contains("packages are unpacked together"))
+}
+
+#[test]
+fn plain_packages_are_unpacked_in_parallel() {
+    let mut bench = Bench::new();
+    let mut repository = Repository::new(&bench);
+    repository.add(
+        "a",
+        "1",
+        "",
+        &[("etc/a.conf", "a"), ("DEBIAN/conffiles", "/etc/a.conf\n"), ("usr/lib/shared/a", "a")],
+    );
+    repository.add("b", "2", "Depends: a\n", &[("usr/lib/shared/b", "b"), ("DEBIAN/md5sums", "")]);
+    repository.add(
+        "c",
+        "3",
+        "Depends: b\n",
+        &[("DEBIAN/md5sums", ""), ("DEBIAN/triggers", "interest-noawait /usr/lib/shared\n")],
+    );
+    repository.publish("test", None);
+    let all = repository.repositories(None);
+    let (tree, parallel) = install_both_ways(&mut bench, &all, &["c"]);
+    assert!(!parallel, "a package without checksums is dpkg's");
+    assert_eq!(std::fs::read_to_string(tree.join("etc/a.conf")).unwrap(), "a");
+
+    let mut bench = Bench::new();
+    let mut repository = Repository::new(&bench);
+    let conf = [("etc/a.conf", "a"), ("DEBIAN/conffiles", "/etc/a.conf\n"), ("DEBIAN/md5sums", "")];
+    repository.add("a", "1", "", &conf);
+    repository.add("b", "2", "Depends: a\n", &[("usr/lib/shared/b", "b"), ("DEBIAN/md5sums", "")]);
+    repository.publish("test", None);
+    let all = repository.repositories(None);
+    let (tree, parallel) = install_both_ways(&mut bench, &all, &["b"]);
+    assert!(parallel, "{}", bench.log());
+    assert!(!tree.join("etc/a.conf.dpkg-new").exists());
+    assert_eq!(installed(&tree).unwrap().len(), 2);
+}
+
+#[test]
+fn a_file_of_two_packages_is_left_to_dpkg() {
+    let mut bench = Bench::new();
+    let mut repository = Repository::new(&bench);
+    repository.add("a", "1", "", &[("usr/lib/same", "a"), ("DEBIAN/md5sums", "")]);
+    repository.add("b", "2", "Replaces: a\nDepends: a\n", &[("usr/lib/same", "b"), ("DEBIAN/md5sums", "")]);
+    repository.publish("test", None);
+    let all = repository.repositories(None);
+    let (tree, parallel) = install_both_ways(&mut bench, &all, &["b"]);
+    assert!(!parallel);
+    assert_eq!(std::fs::read_to_string(tree.join("usr/lib/same")).unwrap(), "b");
+}
+
 #[test]
 fn a_missing_tool_is_named() {
     let mut bench = Bench::new();
@@ -340,8 +415,16 @@ fn a_missing_tool_is_named() {
     repository.publish("test", None);
     let (synced, work) = (bench.path("synced"), bench.path("work"));
     let empty = bench.path("empty");
-    let tools = vec![Mount::Bind { source: empty, target: "/usr".into(), read_only: true, optional: false }];
-    let mut cx = Cx { cancel: &bench.cancel, log: &mut bench.log, tools, work, network_environment: BTreeMap::new() };
+    std::fs::create_dir(empty.join("usr")).unwrap();
+    let tools = empty;
+    let mut cx = Cx {
+        cancel: &bench.cancel,
+        log: &mut bench.log,
+        tools,
+        work,
+        network_environment: BTreeMap::new(),
+        parallel: false,
+    };
     let error = sync(&mut cx, &repository.repositories(None), &synced).unwrap_err();
     assert!(matches!(error, Error::MissingTool { .. }) && error.to_string().contains("`apt`"), "{error}");
 }
@@ -383,6 +466,17 @@ fn debian_trixie_from_the_hosts_mirror() {
     install(&mut bench.cx(), root, &pool, &chosen.packages, &options)
         .unwrap_or_else(|e| panic!("{e}\n{}", bench.log()));
     clock.lap("install packages");
+    assert_eq!(bench.log().matches("packages are unpacked together").count(), 3, "{}", bench.log());
+
+    // dpkg alone makes the very same trees.
+    let (plain, root) = bench.layer("plain", &[]);
+    install_base(&mut Cx { parallel: false, ..bench.cx() }, root, &pool, &chosen.base, &options).unwrap();
+    clock.lap("install base by dpkg alone");
+    assert_same(&[&base], &[&plain]);
+    let (plain, root) = bench.layer("plain-packages", &["base"]);
+    install(&mut Cx { parallel: false, ..bench.cx() }, root, &pool, &chosen.packages, &options).unwrap();
+    clock.lap("install packages by dpkg alone");
+    assert_same(&[&base, &layer], &[&base, &plain]);
 
     for path in ["var/log/dpkg.log", "var/log/apt", "var/cache/ldconfig/aux-cache", "usr/sbin/policy-rc.d"] {
         assert!(!base.join(path).exists() && !layer.join(path).exists(), "{path}");
@@ -396,6 +490,16 @@ fn debian_trixie_from_the_hosts_mirror() {
     let (good, text) = bench.chroot(root, check);
     assert!(good && text.lines().count() == 1 && text.starts_with("mount from"), "{text}");
 
+    let bare = InstallOptions { docs: false, ..options.clone() };
+    let (thin, root) = bench.layer("thin", &[]);
+    install_base(&mut bench.cx(), root, &pool, &chosen.base, &bare).unwrap();
+    let (plain, root) = bench.layer("plain-thin", &[]);
+    install_base(&mut Cx { parallel: false, ..bench.cx() }, root, &pool, &chosen.base, &bare).unwrap();
+    assert_same(&[&thin], &[&plain]);
+    assert!(!thin.join("usr/share/man/man1").exists() && thin.join("usr/share/doc/bash/copyright").exists());
+    assert!(!thin.join("usr/share/doc/bash/README.Debian.gz").exists());
+    clock.lap("install the base without documentation, both ways");
+
     let (upper, root) = bench.layer("removed", &["base", "packages"]);
     remove(&mut bench.cx(), root, &["dbus".to_owned()], &options).unwrap_or_else(|e| panic!("{e}\n{}", bench.log()));
     clock.lap("remove");
@@ -406,6 +510,43 @@ fn debian_trixie_from_the_hosts_mirror() {
     let (good, text) = bench.chroot(root, "dpkg --audit && dpkg --verify && test ! -e /usr/bin/dbus-daemon");
     assert!(good && text.is_empty(), "{text}");
     clock.print();
+}
+
+/// Every entry below a directory: what it is, owner, mode, and the digest of what it holds. No times.
+fn listing(root: &Path) -> BTreeMap<String, String> {
+    use std::os::unix::fs::MetadataExt;
+    let mut found = BTreeMap::new();
+    let mut todo = vec![root.to_owned()];
+    while let Some(path) = todo.pop() {
+        let data = path.symlink_metadata().unwrap();
+        let content = if data.is_dir() {
+            todo.extend(std::fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+            String::new()
+        } else if data.is_symlink() {
+            std::fs::read_link(&path).unwrap().display().to_string()
+        } else if data.is_file() {
+            mkosi::types::Digest::of(&std::fs::read(&path).unwrap()).to_string()
+        } else {
+            "special".to_owned()
+        };
+        let links = if data.is_file() { data.nlink() } else { 0 };
+        let text = format!("{:o} {}:{} {links} {content}", data.mode(), data.uid(), data.gid());
+        found.insert(path.strip_prefix(root).unwrap().display().to_string(), text);
+    }
+    found
+}
+
+/// Asserts that two trees, each of layers from the lowest to the topmost, are equal, and names what differs.
+fn assert_same(one: &[&Path], other: &[&Path]) {
+    let tree = |layers: &[&Path]| layers.iter().flat_map(|layer| listing(layer)).collect::<BTreeMap<_, _>>();
+    let (one, other) = (tree(one), tree(other));
+    let names: std::collections::BTreeSet<&String> = one.keys().chain(other.keys()).collect();
+    let differ: Vec<String> = names
+        .into_iter()
+        .filter(|name| one.get(*name) != other.get(*name))
+        .map(|name| format!("{name}: {:?} != {:?}", one.get(name), other.get(name)))
+        .collect();
+    assert!(differ.is_empty(), "{} entries differ:\n{}", differ.len(), differ.join("\n"));
 }
 
 /// How long the steps of a test took; shown with `--nocapture`.

@@ -101,6 +101,7 @@ impl<'a> Terminal<'a> {
                 let why = why.filter(|_| self.terminal).unwrap_or_default();
                 self.say(&format!("  {name:<28} {time:>9}  [{done}/{total}] {why}{tail}"));
             }
+            Outcome::Stopped => self.say(&format!("  {name:<28}   stopped")),
             Outcome::Failed => self.say(&format!("  {name:<28}    failed")),
             Outcome::Cached | Outcome::Current if self.debug => self.say(&format!("  {name:<28}    cached")),
             Outcome::Cached | Outcome::Current => {}

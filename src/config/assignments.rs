@@ -5,13 +5,13 @@
 use std::path::Path;
 
 use super::context::{Context, assign};
-use super::diagnostic::Diagnostic;
+use super::diagnostic::{Diagnostic, Severity};
 use super::host;
 use super::loader::{Extras, identity};
 use super::read::Refusal;
 use super::specifier::{self, Meaning};
 use super::syntax::{Entry, File, Line, value};
-use super::table::{self, CONDITIONS, OLD_SECTIONS, SECTIONS, SETTINGS, removed};
+use super::table::{self, CONDITIONS, Kind, OLD_SECTIONS, SECTIONS, SETTINGS, Setting, removed};
 use super::value::{Origin, Value};
 use crate::types::suggest::nearest;
 
@@ -95,9 +95,16 @@ impl Context<'_> {
         if name != setting.name {
             self.old_name(file, key, setting.name);
         }
+        self.warn_of_indentation(file, key, setting, lines);
         let text = self.expand(&value(lines), file, directory, key, lines);
         let old = self.config.get(setting.stores).and_then(|slot| slot.value.clone());
-        match self.reader(directory).read(setting.kind, &text, old.as_ref()) {
+        let result = self.reader(directory).read(setting.kind, &text, old.as_ref());
+        for note in self.shared.notes.take() {
+            let mut warning = refused(file, key, lines, setting.name, note);
+            warning.severity = Severity::Warning;
+            self.report(warning);
+        }
+        match result {
             Ok(value) => {
                 let known = old.as_ref().map_or(0, |old| old.items().len());
                 let added: Vec<Value> = match (&value, setting.name) {
@@ -109,6 +116,20 @@ impl Context<'_> {
                 self.load_includes(&added, directory, Some((file, key, lines)));
             }
             Err(refusal) => self.report(refused(file, key, lines, setting.name, refusal)),
+        }
+    }
+
+    /// A section or setting that is indented more than the file belongs to the value above it, which is hardly meant.
+    fn warn_of_indentation(&self, file: &File, key: &Line, setting: &Setting, lines: &[Line]) {
+        for line in lines.iter().skip(1) {
+            let section = line.text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+            let section = section.is_some_and(|name| SECTIONS.contains(&name) || CONDITIONS.contains(&name));
+            let assignment = line.text.split_once('=').is_some_and(|(name, _)| table::find(name.trim()).is_some());
+            if section || (assignment && !matches!(setting.kind, Kind::Dict { .. })) {
+                let message = format!("this line is indented, so it is part of the value of `{}`", key.text);
+                let place = file.place(line, line.text.chars().count());
+                self.report(Diagnostic::warning(message).at(place).hint("start it where the other lines start"));
+            }
         }
     }
 

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use super::defaults::Lookup;
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::load::LoadInput;
-use super::read::Reader;
+use super::read::{Reader, Refusal};
 use super::syntax::File;
 use super::table::{self, SETTINGS, Setting};
 use super::value::{Origin, Sourced, Value};
@@ -36,11 +36,19 @@ pub(super) struct Shared<'a> {
     files: RefCell<HashMap<PathBuf, Option<Rc<File>>>>,
     pub diagnostics: RefCell<Diagnostics>,
     old_names: RefCell<BTreeSet<String>>,
+    /// What the reader of values found worth a warning, without its place.
+    pub notes: RefCell<Vec<Refusal>>,
 }
 
 impl<'a> Shared<'a> {
     pub fn new(input: &'a LoadInput) -> Self {
-        Self { input, files: RefCell::default(), diagnostics: RefCell::default(), old_names: RefCell::default() }
+        Self {
+            input,
+            files: RefCell::default(),
+            diagnostics: RefCell::default(),
+            old_names: RefCell::default(),
+            notes: RefCell::default(),
+        }
     }
 
     pub fn report(&self, diagnostic: Diagnostic) {
@@ -116,7 +124,12 @@ impl<'a> Context<'a> {
     }
 
     pub fn reader<'b>(&'b self, directory: &'b Path) -> Reader<'b> {
-        Reader { directory, environment: &self.shared.input.environment, keep_removals: false }
+        Reader {
+            directory,
+            environment: &self.shared.input.environment,
+            keep_removals: false,
+            notes: &self.shared.notes,
+        }
     }
 
     /// Whether a file of this image may not set `setting`.

@@ -187,7 +187,7 @@ fn from_json(kind: Kind, json: &Json) -> Option<Value> {
         Kind::Enum(choices) => json.as_str().and_then(|text| choices.find(text)).map(Value::text),
         Kind::Path(rule) => json.as_str().map(|text| path_or(rule.constants, text)),
         Kind::KeyFile => {
-            json.as_str().map(|text| if text.contains(':') { Value::text(text) } else { path_or(&[], text) })
+            json.as_str().map(|text| if text.starts_with('/') { path_or(&[], text) } else { Value::text(text) })
         }
         Kind::Source(_) => Some(fields(json.as_object()?, |_, field| field.as_str().map(Value::text))?),
         Kind::Password => {

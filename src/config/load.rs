@@ -177,9 +177,14 @@ impl Loader<'_> {
                 self.shared.report(error.nearest(nearest(&option.setting, table::names())));
                 continue;
             };
-            let reader = Reader { directory: &option.directory, environment: &input.environment, keep_removals: true };
+            let reader = Reader { keep_removals: true, ..main.reader(&option.directory) };
             let old = main.cli.get(setting.stores).and_then(|slot| slot.value.clone());
-            match reader.read(setting.kind, &option.text, old.as_ref()) {
+            let result = reader.read(setting.kind, &option.text, old.as_ref());
+            for note in self.shared.notes.take() {
+                let message = format!("{}: {}", option.option, note.message);
+                self.shared.report(with_details(Diagnostic::warning(message), note));
+            }
+            match result {
                 Ok(value) => {
                     let spelled = if option.option.starts_with("--") || option.text.is_empty() {
                         format!("{}={}", option.option, option.text)

@@ -126,7 +126,9 @@ mod tests {
 
     fn check(name: &str, condition: &str, value: &Value) -> Result<bool, Refusal> {
         let environment = BTreeMap::new();
-        let reader = Reader { directory: Path::new("/"), environment: &environment, keep_removals: false };
+        let notes = std::cell::RefCell::default();
+        let reader =
+            Reader { directory: Path::new("/"), environment: &environment, keep_removals: false, notes: &notes };
         matches(find(name).unwrap(), condition, value, &reader)
     }
 

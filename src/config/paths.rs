@@ -14,7 +14,13 @@ pub fn absolute(text: &str, directory: &Path, environment: &BTreeMap<String, Str
 
 /// As [`absolute`], with links left in place.
 pub fn joined(text: &str, directory: &Path, environment: &BTreeMap<String, String>) -> PathBuf {
-    directory.join(expand_home(&expand_variables(text, environment), environment))
+    // Without `.` and doubled slashes.
+    directory.join(expand(text, environment)).components().collect()
+}
+
+/// A path as written, with the home directory and variables put in.
+pub fn expand(text: &str, environment: &BTreeMap<String, String>) -> PathBuf {
+    expand_home(&expand_variables(text, environment), environment)
 }
 
 /// Resolves links and `..` in the part of a path that exists, and only `..` in the rest.

@@ -2,13 +2,15 @@
 //!
 //! Knows nothing of where the text stands, and nothing of other settings.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::lists::split_words;
 use super::scalars::{bytes, choice, minimum_version, mode, name, number, source, uuid};
 use super::table::{Item, Kind, PathRule, Split};
 use super::value::Value;
-use super::words::{boolean, glob_matches, quoted};
+use super::words::{boolean, glob_matches};
 use super::{lists, paths};
 use crate::types::suggest::nearest;
 
@@ -58,6 +60,8 @@ pub struct Reader<'a> {
     pub environment: &'a BTreeMap<String, String>,
     /// Keep `!pattern` in the list, to be applied to another list that this one is appended to.
     pub keep_removals: bool,
+    /// What is worth a warning is put here.
+    pub notes: &'a RefCell<Vec<Refusal>>,
 }
 
 impl Reader<'_> {
@@ -135,10 +139,9 @@ impl Reader<'_> {
             Kind::Enum(choices) => choice(choices, text),
             Kind::Path(rule) => self.path(rule, text),
             Kind::KeyFile => {
-                let path = paths::absolute(text, self.directory, self.environment);
-                // A key of an engine or provider is named by a URI (RFC 7512) or in words, not by a file.
-                let uri = text.contains(':') && !path.exists();
-                Ok(if uri { Value::text(text) } else { Value::Path(path) })
+                let path = paths::joined(text, self.directory, self.environment);
+                // A key of an engine or provider is named in words or by a URI (RFC 7512), not by a file.
+                Ok(if path.exists() { Value::Path(paths::resolve(&path)) } else { Value::text(text) })
             }
             Kind::Password => {
                 let text = text.trim();
@@ -154,11 +157,11 @@ impl Reader<'_> {
         }
     }
 
-    fn path(&self, rule: PathRule, text: &str) -> Result<Value, Refusal> {
+    pub(super) fn path(&self, rule: PathRule, text: &str) -> Result<Value, Refusal> {
         if rule.constants.contains(&text) {
             return Ok(Value::text(text));
         }
-        if rule.absolute && !Path::new(text).is_absolute() {
+        if rule.absolute && !paths::expand(text, self.environment).is_absolute() {
             return Err(Refusal::new(format!("`{text}` must be an absolute path")).about(text));
         }
         let written = paths::joined(text, self.directory, self.environment);
@@ -171,7 +174,7 @@ impl Reader<'_> {
         Ok(Value::Path(paths::resolve(&written)))
     }
 
-    fn missing(&self, text: &str, path: &Path, constants: &[&'static str]) -> Refusal {
+    pub(super) fn missing(&self, text: &str, path: &Path, constants: &[&'static str]) -> Refusal {
         let refusal = Refusal::new(format!("`{text}` does not exist")).about(text);
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let siblings: Vec<String> = path
@@ -231,16 +234,18 @@ impl Reader<'_> {
         Ok(Some(Value::List(items)))
     }
 
-    /// The paths that a shell pattern stands for, sorted; a name without pattern characters must exist.
+    /// The paths that a shell pattern stands for, sorted. A name that doesn't exist is noted and left out.
     fn expand(&self, word: &str) -> Result<Vec<String>, Refusal> {
         let written = paths::joined(word, self.directory, self.environment);
         let pattern = written.to_string_lossy();
         if !pattern.contains(['*', '?', '[']) {
-            return if written.exists() {
-                Ok(vec![pattern.into_owned()])
-            } else {
-                Err(self.missing(word, &written, &[]))
-            };
+            if written.exists() {
+                return Ok(vec![pattern.into_owned()]);
+            }
+            let mut note = self.missing(word, &written, &[]);
+            note.message.push_str("; it is left out");
+            self.notes.borrow_mut().push(note);
+            return Ok(Vec::new());
         }
         let found = glob::glob(&pattern)
             .map_err(|error| Refusal::new(format!("`{word}` is no shell pattern: {}", error.msg)).about(word))?;
@@ -265,94 +270,6 @@ impl Reader<'_> {
             }
         }
     }
-
-    fn tree(&self, text: &str, required: bool, absolute: bool, directory: bool, bare: bool) -> Result<Value, Refusal> {
-        let (source, target) = match text.split_once(':') {
-            Some((source, target)) if !bare => (source, Some(target)),
-            _ => (text, None),
-        };
-        let rule = if required { PathRule::EXISTS } else { PathRule::ANY };
-        let path = self.path(rule, source)?;
-        if directory && path.as_path().is_some_and(|path| !path.is_dir()) {
-            return Err(Refusal::new(format!("`{source}` is not a directory")).about(source));
-        }
-        let target = match target {
-            Some(target) if absolute && !target.starts_with('/') => {
-                return Err(Refusal::new(format!("the target `{target}` must be an absolute path"))
-                    .about(text)
-                    .hint(format!("write `{source}:/{target}`")));
-            }
-            Some(target) => Value::Text(paths::tidy(&super::words::expand_variables(target, self.environment))),
-            None => Value::None,
-        };
-        Ok(Value::Map(BTreeMap::from([("source".to_owned(), path), ("target".to_owned(), target)])))
-    }
-
-    fn dict(&self, text: &str, passes: bool, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
-        let words = split_words(text, Split::Quoted)?;
-        if words.is_empty() {
-            return Ok(None);
-        }
-        let mut map = match old {
-            Some(Value::Map(map)) => map.clone(),
-            _ => BTreeMap::new(),
-        };
-        for word in words.iter().filter(|word| !word.is_empty()) {
-            let (key, value) = match word.split_once('=') {
-                Some((key, value)) => (key.trim(), value.trim().to_owned()),
-                None if passes => (word.as_str(), self.environment.get(word.trim()).cloned().unwrap_or_default()),
-                None => (word.as_str(), String::new()),
-            };
-            map.insert(key.trim().to_owned(), Value::Text(value));
-        }
-        Ok(Some(Value::Map(map)))
-    }
-
-    fn credentials(&self, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
-        let mut items = old.map(Value::items).unwrap_or_default().to_vec();
-        let credential = |name: String, field: &str, value: Value| {
-            Value::Map(BTreeMap::from([("name".to_owned(), Value::Text(name)), (field.to_owned(), value)]))
-        };
-        if !text.is_empty() && !text.contains('=') {
-            let path = paths::joined(text, self.directory, self.environment);
-            let mut files = match path.read_dir() {
-                Ok(entries) => entries.flatten().map(|entry| entry.path()).filter(|path| !path.is_dir()).collect(),
-                Err(_) if path.exists() => vec![path],
-                Err(_) => return Err(self.missing(text, &path, &[])),
-            };
-            files.sort();
-            for file in files {
-                let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-                items.push(credential(name, "path", Value::Path(file)));
-            }
-            return Ok(Some(Value::List(items)));
-        }
-        let words = split_words(text, Split::Quoted)?;
-        if words.is_empty() {
-            return Ok(None);
-        }
-        for word in words.iter().filter(|word| !word.is_empty()) {
-            let (name, value) = word.split_once('=').unwrap_or((word, ""));
-            items.push(credential(name.trim().to_owned(), "value", Value::text(value.trim())));
-        }
-        Ok(Some(Value::List(items)))
-    }
-}
-
-fn split_words(text: &str, split: Split) -> Result<Vec<String>, Refusal> {
-    Ok(match split {
-        Split::Words => {
-            let words = text.split(|c: char| c == ',' || c.is_whitespace());
-            words.filter(|word| !word.is_empty()).map(str::to_owned).collect()
-        }
-        Split::Spaces => match text {
-            "" => Vec::new(),
-            text => text.split([' ', '\n']).map(str::to_owned).collect(),
-        },
-        Split::Quoted => {
-            quoted(text).map_err(|problem| Refusal::new(format!("can't cut the text into words: {problem}")))?
-        }
-    })
 }
 
 #[cfg(test)]
@@ -365,7 +282,8 @@ mod tests {
     static EMPTY: BTreeMap<String, String> = BTreeMap::new();
 
     fn read(name: &str, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
-        let reader = Reader { directory: Path::new("/tmp"), environment: &EMPTY, keep_removals: false };
+        let notes = RefCell::default();
+        let reader = Reader { directory: Path::new("/tmp"), environment: &EMPTY, keep_removals: false, notes: &notes };
         reader.read(find(name).unwrap().kind, text, old)
     }
 
@@ -437,7 +355,9 @@ mod tests {
     proptest! {
         #[test]
         fn never_panics(index in 0..180usize, text in "\\PC{0,30}") {
-            let reader = Reader { directory: Path::new("/nowhere"), environment: &EMPTY, keep_removals: true };
+            let notes = RefCell::default();
+            let reader =
+                Reader { directory: Path::new("/nowhere"), environment: &EMPTY, keep_removals: true, notes: &notes };
             let _ = reader.read(SETTINGS[index].kind, &text, None);
         }
 

@@ -8,7 +8,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use super::{Cx, Error, Repositories};
-use crate::sandbox::{Cancel, Exit, Input, Mount, Output, Spec};
+use crate::sandbox::{Cancel, Exit, HostRoot, Input, Mount, Output, Spec, host_root};
 
 /// One run of a program of apt.
 pub(super) struct Apt<'a> {
@@ -47,13 +47,12 @@ impl Printed {
 impl Apt<'_> {
     /// Runs it; what it prints on standard error goes to the log as well.
     pub fn run<S: AsRef<str>>(&self, cx: &mut Cx<'_>, argv: &[S]) -> Result<Printed, Error> {
-        let mut mounts = cx.tools.clone();
+        let mut mounts = tools(cx, self.update);
         mounts.extend(self.mounts());
         let mut env = environment();
         env.insert("APT_CONFIG".to_owned(), "/apt/apt.conf".to_owned());
         if self.update {
             env.extend(cx.network_environment.clone());
-            mounts.extend(network_mounts());
         }
         let argv: Vec<String> = argv.iter().map(|a| a.as_ref().to_owned()).collect();
         let spec = Spec { argv, env, mounts, network: self.update, ..Spec::default() };
@@ -67,8 +66,7 @@ impl Apt<'_> {
             read_only,
             optional: false,
         };
-        let mut mounts = standard_mounts();
-        mounts.extend(self.repositories.mounts.iter().cloned());
+        let mut mounts = self.repositories.mounts.clone();
         for directory in ["", "sources.list.d", "preferences.d", "apt.conf.d", "auth.conf.d", "trusted.gpg.d"] {
             mounts.push(Mount::Directory { target: Path::new("/apt/etc").join(directory), mode: 0o755 });
         }
@@ -145,6 +143,7 @@ pub(super) const NOT_THERE: [&str; 4] = [" 404 ", " 410 ", "File not found", "No
 /// The environment of every tool here: the same on every host.
 pub(super) fn environment() -> BTreeMap<String, String> {
     let pairs = [
+        // dpkg and apt hand this on to scripts in the tree, where the directories of our own don't exist.
         ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
         ("LC_ALL", "C.UTF-8"),
         ("HOME", "/root"),
@@ -155,26 +154,9 @@ pub(super) fn environment() -> BTreeMap<String, String> {
     pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
 }
 
-/// What every program needs besides the tools.
-pub(super) fn standard_mounts() -> Vec<Mount> {
-    let path = PathBuf::from;
-    vec![
-        Mount::Tmpfs { target: path("/tmp"), mode: 0o1777 },
-        Mount::Proc { target: path("/proc") },
-        Mount::Dev { target: path("/dev") },
-    ]
-}
-
-/// What a program needs to resolve names and to trust certificates.
-fn network_mounts() -> Vec<Mount> {
-    let names = ["resolv.conf", "hosts", "nsswitch.conf", "gai.conf", "ssl", "ca-certificates", "pki"];
-    let mount = |name: &str| {
-        let path = Path::new("/etc").join(name);
-        // A symbolic link (systemd-resolved's) would point out of the sandbox.
-        let source = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
-        Mount::Bind { source, target: path, read_only: true, optional: true }
-    };
-    names.into_iter().map(mount).collect()
+/// The steps that show the tools.
+pub(super) fn tools(cx: &Cx<'_>, network: bool) -> Vec<Mount> {
+    host_root(&HostRoot { tools: cx.tools.clone(), network, ..HostRoot::default() })
 }
 
 /// A small file with these contents.

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::apt::{environment, run_logged};
+use super::apt::{environment, run_logged, tools};
 use super::{Cx, Error, deb822};
 use crate::sandbox::{Mount, Spec};
 
@@ -77,7 +77,7 @@ if gone "$1" apt-get; then rm -rf var/lib/apt var/cache/apt; fi
         CleanMetadata::Yes => "yes",
         CleanMetadata::Auto => "auto",
     };
-    let mut mounts = cx.tools.clone();
+    let mut mounts = tools(cx, false);
     mounts.push(root);
     let argv = ["sh", "-c", SCRIPT, "sh", argument].map(str::to_owned).to_vec();
     let spec = Spec { argv, env: environment(), mounts, ..Spec::default() };

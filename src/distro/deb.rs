@@ -96,9 +96,19 @@ impl Deb {
     /// # Errors
     /// When the file can't be opened or its compression is unknown.
     pub fn data(&self) -> io::Result<Box<dyn Read>> {
-        let mut file = File::open(&self.path)?;
+        self.data_of(&File::open(&self.path)?)
+    }
+
+    /// The uncompressed data archive, from the package's file opened before.
+    pub(super) fn data_of(&self, file: &File) -> io::Result<Box<dyn Read>> {
+        let mut file = file.try_clone()?;
         file.seek(SeekFrom::Start(self.data.offset))?;
         decompress(&self.data.name, file.take(self.data.size))
+    }
+
+    /// The size of the compressed data archive in bytes.
+    pub(super) fn data_size(&self) -> u64 {
+        self.data.size
     }
 }
 

@@ -8,10 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::apt::{Printed, environment, file, run_logged, standard_mounts};
+use super::apt::{Printed, environment, file, run_logged, tools};
 use super::deb::Deb;
+use super::order::{paths, rounds};
+use super::unpack::{ENTRY, Plan};
 use super::{Cx, Error, Package, Repositories, Target, pool_path};
-use crate::sandbox::{Mount, Spec};
+use crate::sandbox::{EXECUTABLE, Mount, Spec};
 
 /// How packages are installed.
 #[derive(Clone, Debug)]
@@ -53,9 +55,9 @@ pub fn install_base(
     packages: &[Package],
     options: &InstallOptions,
 ) -> Result<(), Error> {
-    let work = Work::new(root, pool, packages, options)?;
-    work.run(cx, "unpacking the base", &work.bootstrap_script(), false)?;
-    work.run(cx, "installing the base", &work.install_script()?, true)
+    let work = Work::new(cx, root, pool, packages, options)?;
+    work.run(cx, "unpacking the base", &work.bootstrap_script(), Kernel::Partly)?;
+    work.run(cx, "installing the base", &work.install_script(true)?, Kernel::Whole)
 }
 
 /// Installs packages on a tree, as [`super::Resolution::packages`] or `build` has them.
@@ -72,8 +74,8 @@ pub fn install(
     if packages.is_empty() {
         return Ok(());
     }
-    let work = Work::new(root, pool, packages, options)?;
-    work.run(cx, "installing packages", &work.install_script()?, true)
+    let work = Work::new(cx, root, pool, packages, options)?;
+    work.run(cx, "installing packages", &work.install_script(false)?, Kernel::Whole)
 }
 
 /// Purges packages from a tree, and with them the automatically installed ones that nothing needs any more.
@@ -84,7 +86,7 @@ pub fn remove(cx: &mut Cx<'_>, root: Mount, names: &[String], options: &InstallO
     if names.is_empty() {
         return Ok(());
     }
-    let work = Work { root, debs: Vec::new(), packages: &[], options };
+    let work = Work { root, debs: Vec::new(), packages: &[], options, parallel: false };
     let names: BTreeSet<&String> = names.iter().collect();
     let names: Vec<String> = names.into_iter().map(|n| quote(n)).collect();
     let architecture = options.target.architecture.debian();
@@ -117,7 +119,7 @@ pub fn remove(cx: &mut Cx<'_>, root: Mount, names: &[String], options: &InstallO
          {EPILOGUE}",
         names.join(" ")
     );
-    work.run(cx, "removing packages", &script, true)
+    work.run(cx, "removing packages", &script, Kernel::Whole)
 }
 
 /// One change of a tree.
@@ -127,6 +129,16 @@ struct Work<'a> {
     debs: Vec<(PathBuf, Deb)>,
     packages: &'a [Package],
     options: &'a InstallOptions,
+    parallel: bool,
+}
+
+/// Which of the kernel's file systems are mounted in the tree.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kernel {
+    /// `/proc` and `/dev`: `/tmp` and `/run` themselves are being unpacked.
+    Partly,
+    /// `/tmp` and `/run` too.
+    Whole,
 }
 
 /// `policy-rc.d` keeps scripts from starting services (invoke-rc.d(8)).
@@ -138,6 +150,9 @@ printf '#!/bin/sh\\nexit 101\\n' >$R/usr/sbin/policy-rc.d
 chmod 755 $R/usr/sbin/policy-rc.d
 had_id=; if [ -s $R/etc/machine-id ]; then had_id=yes; fi
 ";
+
+/// After the helper: go on with dpkg if it declined, or can't be run on these tools, and give up if it failed.
+const DECLINED_OR_EXIT: &str = "case $code in 75|126|127) ;; *) exit $code ;; esac\n";
 
 /// Takes away what differs between two runs or belongs to the machine that built: logs, caches, locks, backups of
 /// databases, and an identity that a script made. Ubuntu ships a link that turns off systemd's partition discovery,
@@ -157,7 +172,13 @@ fi
 "#;
 
 impl<'a> Work<'a> {
-    fn new(root: Mount, pool: &Path, packages: &'a [Package], options: &'a InstallOptions) -> Result<Self, Error> {
+    fn new(
+        cx: &Cx<'_>,
+        root: Mount,
+        pool: &Path,
+        packages: &'a [Package],
+        options: &'a InstallOptions,
+    ) -> Result<Self, Error> {
         use rayon::prelude::*;
         let open = |package: &Package| {
             let path = pool_path(pool, package);
@@ -168,13 +189,19 @@ impl<'a> Work<'a> {
             Ok((Path::new("/apt/pool").join(&package.filename), Deb::open(&path)?))
         };
         let debs = packages.par_iter().map(open).collect::<Result<Vec<_>, Error>>()?;
-        Ok(Self { root, debs, packages, options })
+        Ok(Self { root, debs, packages, options, parallel: cx.parallel })
     }
 
-    /// Runs a shell script with the tree at `/buildroot`, with or without the kernel's file systems in it.
-    fn run(&self, cx: &mut Cx<'_>, what: &str, script: &str, apivfs: bool) -> Result<(), Error> {
-        let mut mounts = cx.tools.clone();
-        mounts.extend(standard_mounts());
+    /// Runs a shell script with the tree at `/buildroot`.
+    fn run(&self, cx: &mut Cx<'_>, what: &str, script: &str, kernel: Kernel) -> Result<(), Error> {
+        // dpkg looks up the owners of files in the users of the system that it runs on: the tree's, not the tools'.
+        let users =
+            ["passwd", "group"].map(|name| (Path::new("/etc").join(name), Path::new("/buildroot/etc").join(name)));
+        let is_users =
+            |mount: &Mount| matches!(mount, Mount::File { target, .. } if users.iter().any(|(own, _)| own == target));
+        let mut mounts = tools(cx, false);
+        mounts.retain(|mount| !is_users(mount));
+        mounts.extend(users.clone().map(|(target, points_to)| Mount::Symlink { target, points_to }));
         for directory in ["/apt/etc", "/apt/lists", "/apt/state", "/apt/pool"] {
             mounts.push(Mount::Directory { target: PathBuf::from(directory), mode: 0o755 });
         }
@@ -183,20 +210,17 @@ impl<'a> Work<'a> {
             mounts.push(Mount::Bind { source, target, read_only: true, optional: false });
         }
         mounts.push(self.root.clone());
-        // dpkg looks up the owners of files in the users of the system that it runs on.
-        for name in ["passwd", "group"] {
-            let (target, points_to) = (Path::new("/etc").join(name), Path::new("/buildroot/etc").join(name));
-            mounts.push(Mount::Symlink { target, points_to });
-        }
-        if apivfs {
-            let path = |name: &str| Path::new("/buildroot").join(name);
-            mounts.push(Mount::Proc { target: path("proc") });
-            mounts.push(Mount::Dev { target: path("dev") });
+        let path = |name: &str| Path::new("/buildroot").join(name);
+        mounts.push(Mount::Proc { target: path("proc") });
+        mounts.push(Mount::Dev { target: path("dev") });
+        if kernel == Kernel::Whole {
             mounts.push(Mount::Tmpfs { target: path("tmp"), mode: 0o1777 });
             mounts.push(Mount::Tmpfs { target: path("run"), mode: 0o755 });
         }
         mounts.push(file("/apt/script", script.as_bytes()));
         let mut env = environment();
+        // debconf writes what it has in hashes in their own order, which perl changes with every process otherwise.
+        env.insert("PERL_HASH_SEED".to_owned(), "0".to_owned());
         let newest = self.debs.iter().map(|(_, deb)| deb.timestamp).max();
         if let Some(epoch) = self.options.epoch.or(newest) {
             env.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string());
@@ -245,8 +269,14 @@ impl<'a> Work<'a> {
             "mkdir -p $R/var/lib/dpkg/info $R/var/lib/dpkg/updates $R/var/lib/dpkg/triggers\n\
              for f in status available; do [ -e $R/var/lib/dpkg/$f ] || : >$R/var/lib/dpkg/$f; done\n",
         );
+        let all: Vec<&Path> = self.debs.iter().map(|(path, _)| path.as_path()).collect();
+        // With the helper the packages are unpacked for good, without it so that their scripts can run.
+        if let Some(helper) = self.unpack_with_helper(&all, true) {
+            script.push_str(&format!("{helper} && exit 0\n{DECLINED_OR_EXIT}"));
+        }
         let unpack = format!(
-            "dpkg-deb --fsys-tarfile \"$0\" | tar -C /buildroot -xpf - --keep-directory-symlink --numeric-owner{excludes}"
+            "dpkg-deb --fsys-tarfile \"$0\" | tar -C /buildroot -xpf - --keep-directory-symlink --numeric-owner \
+             --exclude=./proc --exclude=./dev{excludes}"
         );
         script.push_str(&format!("xargs -P \"$(nproc)\" -n 1 sh -euc {} <<'END'\n", quote(&unpack)));
         for (path, _) in &self.debs {
@@ -258,15 +288,34 @@ impl<'a> Work<'a> {
 
     /// Unpacks and configures with dpkg. One package's script may need others to be configured before it is
     /// unpacked (`Pre-Depends`), so that this goes in as few rounds as that allows.
-    fn install_script(&self) -> Result<String, Error> {
+    fn install_script(&self, base: bool) -> Result<String, Error> {
         let options = self.dpkg().iter().map(|o| format!(" {}", quote(o))).collect::<String>();
         let mut script = format!("{PROLOGUE}dpkg_() {{ dpkg{options} \"$@\"; }}\n");
-        let base = self.packages.iter().any(|p| p.name == "dpkg" || p.name == "libc6");
-        for round in rounds(&self.debs, base) {
+        let dpkg = |paths: &[&Path]| {
+            let paths: String = paths.iter().map(|path| format!(" {}", quote(&path.display().to_string()))).collect();
             // The order is right already, and what a script needs is configured; dpkg would insist on more.
-            script.push_str("dpkg_ --force-depends --no-triggers --unpack");
-            round.iter().for_each(|path| script.push_str(&format!(" {}", quote(&path.display().to_string()))));
-            script.push_str("\ndpkg_ --no-triggers --configure --pending\n");
+            format!("dpkg_ --force-depends --no-triggers --unpack{paths}")
+        };
+        for round in rounds(&self.debs, base) {
+            if base {
+                // Not if the helper has unpacked them already.
+                script.push_str(&format!("[ -s $R/var/lib/dpkg/status ] || {}\n", dpkg(&paths(&round))));
+            } else {
+                let (scripted, plain): (Vec<_>, Vec<_>) =
+                    round.into_iter().partition(|(_, deb)| deb.files.contains_key("preinst"));
+                let (scripted, plain) = (paths(&scripted), paths(&plain));
+                match self.unpack_with_helper(&plain, false) {
+                    Some(helper) if plain.len() > 1 => {
+                        script.push_str(&format!("{helper} || {{\n{DECLINED_OR_EXIT}{}\n}}\n", dpkg(&plain)))
+                    }
+                    _ if !plain.is_empty() => script.push_str(&format!("{}\n", dpkg(&plain))),
+                    _ => {}
+                }
+                if !scripted.is_empty() {
+                    script.push_str(&format!("{}\n", dpkg(&scripted)));
+                }
+            }
+            script.push_str("dpkg_ --no-triggers --configure --pending\n");
         }
         script.push_str("dpkg_ --configure --pending\n");
         script.push_str(&self.apt_state());
@@ -281,6 +330,24 @@ impl<'a> Work<'a> {
         }
         script.push_str(EPILOGUE);
         Ok(script)
+    }
+
+    /// The command that unpacks packages several at once.
+    fn unpack_with_helper(&self, debs: &[&Path], base: bool) -> Option<String> {
+        if !self.parallel {
+            return None;
+        }
+        let plan = Plan {
+            root: PathBuf::from("/buildroot"),
+            debs: debs.iter().map(|path| path.to_path_buf()).collect(),
+            docs: self.options.docs,
+            base,
+        };
+        let json = serde_json::to_string(&plan).ok()?;
+        Some(format!(
+            "printf %s {} >/tmp/plan\ncode=0\n{EXECUTABLE} {ENTRY} /tmp/plan || code=$?\n[ $code = 0 ]",
+            quote(&json)
+        ))
     }
 
     /// Notes which packages came in as dependencies, where apt looks for it.
@@ -300,34 +367,6 @@ impl<'a> Work<'a> {
         let text: String = stanzas.into_values().collect();
         format!("mkdir -p $R/var/lib/apt\nprintf %s {} >>$R/var/lib/apt/extended_states\n", quote(&text))
     }
-}
-
-/// Splits packages into rounds so that whatever a package with a `preinst` script pre-depends on is configured by an
-/// earlier round. Within the minimal tree everything was unpacked before, so that one round will do.
-fn rounds(debs: &[(PathBuf, Deb)], base: bool) -> Vec<Vec<&Path>> {
-    let mut rounds: Vec<Vec<&Path>> = Vec::new();
-    let mut pending: BTreeSet<String> = BTreeSet::new();
-    for (path, deb) in debs {
-        let control = deb.control();
-        let needs = control.get("Pre-Depends").unwrap_or_default();
-        let needs_pending = names_of(needs).any(|name| pending.contains(name));
-        if rounds.is_empty() || (!base && deb.files.contains_key("preinst") && needs_pending) {
-            rounds.push(Vec::new());
-            pending.clear();
-        }
-        if let Some(round) = rounds.last_mut() {
-            round.push(path);
-        }
-        pending.extend(control.get("Package").map(str::to_owned));
-        pending.extend(names_of(control.get("Provides").unwrap_or_default()).map(str::to_owned));
-    }
-    rounds
-}
-
-/// The names in a relationship field (`a (>= 1), b:any | c`), without versions and architectures.
-fn names_of(field: &str) -> impl Iterator<Item = &str> {
-    let name = |part: &'_ str| -> usize { part.find([' ', '(', ':', '[', '<']).unwrap_or(part.len()) };
-    field.split([',', '|']).map(str::trim).map(move |part| part.get(..name(part)).unwrap_or_default())
 }
 
 /// The directories that debootstrap makes links of: `bin`, `sbin`, `lib`, and those of other word sizes.
@@ -373,26 +412,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn relationship_names() {
-        let names: Vec<_> = names_of("libc6 (>= 2.36), perl:any | dash, init-system-helpers").collect();
-        assert_eq!(names, ["libc6", "perl", "dash", "init-system-helpers"]);
+    fn words_are_quoted() {
         assert_eq!(quote("a'b"), "'a'\\''b'");
-    }
-
-    #[test]
-    fn rounds_follow_pre_depends_of_scripts() {
-        let deb = |name: &str, needs: &str, preinst: bool| {
-            let mut files = BTreeMap::new();
-            let file = |text: &str| super::super::deb::ControlFile { contents: text.as_bytes().to_vec(), mode: 0o755 };
-            files.insert("control".to_owned(), file(&format!("Package: {name}\nPre-Depends: {needs}\n")));
-            if preinst {
-                files.insert("preinst".to_owned(), file("#!/bin/sh\n"));
-            }
-            (PathBuf::from(name), Deb::for_test(files))
-        };
-        let debs = [deb("a", "base", true), deb("b", "a (>= 1)", false), deb("c", "x | b", true), deb("d", "a", true)];
-        let shape: Vec<usize> = rounds(&debs, false).iter().map(Vec::len).collect();
-        assert_eq!(shape, [2, 2]);
-        assert_eq!(rounds(&debs, true).len(), 1);
     }
 }

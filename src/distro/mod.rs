@@ -6,15 +6,19 @@
 
 mod apt;
 mod clean;
+mod database;
 pub mod deb;
 pub mod deb822;
 mod download;
 mod error;
+mod extract;
 mod host;
 mod install;
+mod order;
 mod resolve;
 mod sources;
 mod sync;
+mod unpack;
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -22,7 +26,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::{Cancel, Mount};
+use crate::sandbox::Cancel;
 use crate::types::Architecture;
 
 pub use clean::{CleanMetadata, Installed, clean_metadata, installed};
@@ -33,6 +37,7 @@ pub use install::{InstallOptions, install, install_base, remove};
 pub use resolve::{Request, Resolution, resolve};
 pub use sources::{Repositories, Settings, Source};
 pub use sync::{SyncInfo, sync};
+pub use unpack::hidden_entry;
 
 /// A distribution that this module installs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -92,12 +97,15 @@ pub struct Cx<'a> {
     pub cancel: &'a Cancel,
     /// Takes everything that the tools print.
     pub log: &'a mut (dyn Write + Send),
-    /// The tools, read-only, at the root of the sandbox (`/usr` and what belongs to it).
-    pub tools: Vec<Mount>,
+    /// The root directory that the tools come from: `/`, or a tools tree.
+    pub tools: PathBuf,
     /// An existing directory on the host for temporary files, on the file system of the pool and the outputs.
     pub work: PathBuf,
     /// Variables for the commands that use the network, `https_proxy` for instance.
     pub network_environment: BTreeMap<String, String>,
+    /// Whether our own executable unpacks packages several at once where it can; dpkg's way, one after another, has
+    /// the same result.
+    pub parallel: bool,
 }
 
 impl Cx<'_> {

@@ -150,6 +150,7 @@ impl Solver<'_> {
                 tools: cx.tools.clone(),
                 work: cx.work.clone(),
                 network_environment: BTreeMap::new(),
+                parallel: false,
             };
             named.extend(marked_for_user(&self.run(&mut cx, recommends, &argv)?.stderr));
         }

@@ -20,6 +20,8 @@ pub enum Outcome {
     },
     /// It failed; the run's error has the details.
     Failed,
+    /// It was stopped on the user's wish.
+    Stopped,
 }
 
 /// Something that happened in a run.

@@ -190,7 +190,9 @@ impl<'a> Run<'a> {
             Err(ExecError::Node { error: StageError::Stale { stage, why }, .. }) if self.run_again(id, stage, &why) => {
             }
             Err(error) => {
-                self.observer.event(Event::Finished { id, outcome: Outcome::Failed });
+                let stopped = matches!(error, ExecError::Cancelled);
+                let outcome = if stopped { Outcome::Stopped } else { Outcome::Failed };
+                self.observer.event(Event::Finished { id, outcome });
                 // The first failure is the cause; what follows it are its effects.
                 self.failure.get_or_insert(error);
             }

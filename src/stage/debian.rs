@@ -1,6 +1,7 @@
 //! Packages of Debian and Ubuntu: metadata, resolution, download, and the layers that they are installed in.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use serde_json::json;
 
@@ -10,7 +11,7 @@ use super::extra::add_trees;
 use super::{Context, Outputs, Source, StageError, Tree};
 use crate::config::Value;
 use crate::distro::{self, Cx, Distribution, Host, InstallOptions, Package, Repositories, Request, Settings, Target};
-use crate::sandbox::{HostRoot, Mount, host_root};
+use crate::sandbox::Mount;
 use crate::store::{Artifact, MergedTree};
 use crate::types::{Architecture, Digest};
 
@@ -214,24 +215,17 @@ fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError> {
 /// Variables that say how the network is reached. They change where bytes come from, never which.
 const NETWORK_VARIABLES: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
-/// The files of users that a sandbox has of its own.
-const USERS: [&str; 2] = ["/etc/passwd", "/etc/group"];
-
 fn with_tools<T>(
     cx: &mut Context<'_>,
     action: impl FnOnce(&mut Cx<'_>) -> Result<T, distro::Error>,
 ) -> Result<T, StageError> {
     let network = cx.profile.network;
     let variables = NETWORK_VARIABLES.iter().filter(|_| network);
-    let mut host = host_root(&HostRoot { network, ..HostRoot::default() });
-    // Packages are installed with the users of the image in the place of these.
-    host.retain(
-        |mount| !matches!(mount, Mount::File { target, .. } if USERS.iter().any(|path| target.as_os_str() == *path)),
-    );
     let mut tools = Cx {
         cancel: cx.cancel,
         log: cx.log,
-        tools: host,
+        tools: PathBuf::from("/"),
+        parallel: true,
         work: cx.work.path().to_path_buf(),
         network_environment: variables
             .filter_map(|name| std::env::var(name).ok().map(|value| ((*name).to_owned(), value)))

@@ -106,7 +106,7 @@ pub enum Kind {
     Enum(&'static Choices),
     /// `Path`, or `Text` for one of its constants.
     Path(PathRule),
-    /// `Path` of a key or certificate, or `Text` for a URI of an engine or provider.
+    /// `Path` of a key or certificate that exists, or `Text` as written: a name or URI for an engine or provider.
     KeyFile,
     /// `Map` of `type` and `source`; the first choice is the default.
     Source(&'static Choices),
