@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::scheduler::Made;
 use super::{Event, ExecError, Observer, Options, Outcome};
 use crate::config::View;
 use crate::plan::{self, Node, NodeId, Reason, RootAccess, Sources};
@@ -35,6 +36,8 @@ pub struct Job<'a> {
     pub needs: BTreeMap<String, Artifact>,
     /// Why it runs whatever the store has.
     pub forced: Option<String>,
+    /// What this run made.
+    pub made: &'a Made,
 }
 
 /// A node brought up to date.
@@ -63,13 +66,18 @@ impl Job<'_> {
                 Some(_) => None,
             };
         }
-        if self.forced.is_some() {
+        let (key, _) = self.key();
+        if !self.may_use(&key) {
             return None;
         }
-        let (key, _) = self.key();
         let record = self.usable_record(&key)?;
         self.remember(&key);
         Some(Done { outputs: record.outputs, outcome: Outcome::Cached })
+    }
+
+    /// Whether a stored result will do: a forced node takes one of this run.
+    fn may_use(&self, key: &Digest) -> bool {
+        self.forced.is_none() || self.made.contains(key)
     }
 
     fn usable_record(&self, key: &Digest) -> Option<Record> {
@@ -129,7 +137,7 @@ impl Job<'_> {
         if self.cancel.is_cancelled() {
             return Err(StageError::Cancelled);
         }
-        if self.forced.is_none()
+        if self.may_use(&key)
             && let Some(record) = self.usable_record(&key)
         {
             self.remember(&key);
@@ -157,6 +165,7 @@ impl Job<'_> {
             finished,
         })?;
         self.store.set_last(&self.node.slot(), &key)?;
+        self.made.insert(key);
         Ok(Done { outputs, outcome: Outcome::Ran { duration, same } })
     }
 

@@ -130,11 +130,11 @@ impl Plan {
 
 /// Digests of what lies on the host. The store's stat cache is behind it.
 pub trait Digests: Sync {
-    /// The digest of a file or directory without the paths in `hidden`.
+    /// The digest of a file or directory without the paths in `hidden`; with `owners` the owners count.
     ///
     /// # Errors
     /// Why it can't be read.
-    fn path(&self, path: &Path, hidden: &[PathBuf]) -> Result<Digest, String>;
+    fn path(&self, path: &Path, hidden: &[PathBuf], owners: bool) -> Result<Digest, String>;
 
     /// The identity of a program of the host, `None` if there is none of that name.
     ///
@@ -222,6 +222,8 @@ struct FileInput {
     setting: String,
     path: PathBuf,
     hidden: Vec<PathBuf>,
+    /// Whether the owners of files count.
+    owners: bool,
 }
 
 /// The file inputs of a stage for an image.
@@ -249,6 +251,8 @@ fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
                     setting: setting.clone(),
                     path: path.to_path_buf(),
                     hidden,
+                    // A base is a whole tree; what else lies in a project belongs to whoever cloned it.
+                    owners: setting == "BaseTrees",
                 });
             }
         }
@@ -258,7 +262,7 @@ fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
 
 /// Digests of everything on the host that some node of the graph hashes, each path once.
 struct Hashed {
-    paths: HashMap<(PathBuf, Vec<PathBuf>), Digest>,
+    paths: HashMap<(PathBuf, Vec<PathBuf>, bool), Digest>,
     tools: HashMap<String, Digest>,
     host: HashMap<String, Digest>,
 }
@@ -276,15 +280,16 @@ fn hash_inputs(declarations: &Declarations, images: &[Arc<Image>], digests: &dyn
             host.extend(decl.host_files.iter().map(String::as_str));
             for input in file_inputs(image, decl) {
                 if producer(&input.path, images).is_none_or(|index| images[index].name == image.name) {
-                    wanted.entry((input.path, input.hidden)).or_insert((image.name.clone(), input.setting));
+                    let place = (input.path, input.hidden, input.owners);
+                    wanted.entry(place).or_insert((image.name.clone(), input.setting));
                 }
             }
         }
     }
     let paths = wanted
         .into_par_iter()
-        .map(|((path, hidden), (image, setting))| match digests.path(&path, &hidden) {
-            Ok(digest) => Ok(((path, hidden), digest)),
+        .map(|((path, hidden, owners), (image, setting))| match digests.path(&path, &hidden, owners) {
+            Ok(digest) => Ok(((path, hidden, owners), digest)),
             Err(message) => Err(PlanError::Input { image, setting, path, message }),
         })
         .collect::<Result<HashMap<_, _>, _>>()?;
@@ -302,7 +307,7 @@ fn hash_inputs(declarations: &Declarations, images: &[Arc<Image>], digests: &dyn
         .collect::<Result<HashMap<_, _>, _>>()?;
     let host = host
         .into_iter()
-        .map(|path| (path.to_owned(), digests.path(Path::new(path), &[]).unwrap_or_else(|_| missing_tool())))
+        .map(|path| (path.to_owned(), digests.path(Path::new(path), &[], false).unwrap_or_else(|_| missing_tool())))
         .collect();
     Ok(Hashed { paths, tools, host })
 }
@@ -389,7 +394,9 @@ impl Builder<'_> {
                     edges.insert(input.name, edge);
                 }
                 None => {
-                    if let Some(digest) = self.hashed.paths.get(&(input.path.clone(), input.hidden.clone())) {
+                    if let Some(digest) =
+                        self.hashed.paths.get(&(input.path.clone(), input.hidden.clone(), input.owners))
+                    {
                         node.inputs.insert(input.name.clone(), *digest);
                     }
                     let source = Source::Host { path: input.path, hidden: input.hidden };

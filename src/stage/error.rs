@@ -33,8 +33,8 @@ pub enum StageError {
     #[error(transparent)]
     View(#[from] ViewError),
     /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    #[error("{0}")]
+    Store(#[source] StoreError),
     /// A sandbox could not be made.
     #[error("{0}")]
     Sandbox(String),
@@ -63,6 +63,15 @@ impl StageError {
     /// Wraps the text of an error that tells everything itself.
     pub fn other(error: impl std::fmt::Display) -> Self {
         Self::Other(error.to_string())
+    }
+}
+
+impl From<StoreError> for StageError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Cancelled { .. } => Self::Cancelled,
+            other => Self::Store(other),
+        }
     }
 }
 
