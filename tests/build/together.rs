@@ -8,9 +8,8 @@ use crate::support::{Project, Ran};
 /// Builds all at once.
 fn build_together(projects: &[&Project]) -> Vec<Ran> {
     let none: [&str; 0] = [];
-    let start = |project: &&Project| {
-        project.command(&none).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-    };
+    let start =
+        |project: &&Project| project.command(&none).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let children: Vec<_> = projects.iter().map(start).collect();
     let runs: Vec<_> = children.into_iter().map(|child| Ran::new(child.wait_with_output().unwrap())).collect();
     for ran in &runs {
