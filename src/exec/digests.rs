@@ -20,8 +20,13 @@ impl<'a> HostDigests<'a> {
 }
 
 impl Digests for HostDigests<'_> {
-    fn path(&self, path: &Path, hidden: &[PathBuf], owners: bool) -> Result<Digest, String> {
-        let options = TreeOptions { owners, exclude: hidden.to_vec() };
+    fn path(&self, path: &Path, hidden: &[PathBuf]) -> Result<Digest, String> {
+        let options = TreeOptions { exclude: hidden.to_vec(), ..TreeOptions::default() };
+        self.hasher.tree(path, &options).map_err(|error| error.to_string())
+    }
+
+    fn owned(&self, path: &Path) -> Result<Digest, String> {
+        let options = TreeOptions { owners: true, ..TreeOptions::default() };
         self.hasher.tree(path, &options).map_err(|error| error.to_string())
     }
 

@@ -1,12 +1,12 @@
 //! Brings one node up to date: its key, the record in the store, or the stage's code.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::scheduler::Made;
 use super::{Event, ExecError, Observer, Options, Outcome};
 use crate::config::View;
 use crate::plan::{self, Node, NodeId, Reason, RootAccess, Sources};
@@ -17,6 +17,9 @@ use crate::types::Digest;
 
 /// How many lines of a failed node's output an error carries.
 const TAIL: usize = 40;
+
+/// How programs and the operating system say that a disk or a quota is full.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
 /// Everything that bringing a node up to date takes.
 pub struct Job<'a> {
@@ -36,9 +39,12 @@ pub struct Job<'a> {
     pub needs: BTreeMap<String, Artifact>,
     /// Why it runs whatever the store has.
     pub forced: Option<String>,
-    /// What this run made.
+    /// The keys whose actions have run in this very run: their results are as good as forced ones.
     pub made: &'a Made,
 }
+
+/// The keys of actions that one run has run.
+pub type Made = Mutex<HashSet<Digest>>;
 
 /// A node brought up to date.
 pub struct Done {
@@ -67,7 +73,7 @@ impl Job<'_> {
             };
         }
         let (key, _) = self.key();
-        if !self.may_use(&key) {
+        if self.ignores(&key) {
             return None;
         }
         let record = self.usable_record(&key)?;
@@ -75,20 +81,23 @@ impl Job<'_> {
         Some(Done { outputs: record.outputs, outcome: Outcome::Cached })
     }
 
-    /// Whether a stored result will do: a forced node takes one of this run.
-    fn may_use(&self, key: &Digest) -> bool {
-        self.forced.is_none() || self.made.contains(key)
+    /// Whether the node runs although the store may have its result. Four images that come to the same base install it
+    /// once with `--no-cache` too.
+    fn ignores(&self, key: &Digest) -> bool {
+        self.forced.is_some() && !made(self.made).contains(key)
     }
 
     fn usable_record(&self, key: &Digest) -> Option<Record> {
         let record = self.store.record(key).ok().flatten()?;
         if self.options.verify_cache {
             for artifact in record.outputs.values() {
-                if let Err(error) = self.store.verify_artifact(artifact) {
-                    let text = format!("the stored result is damaged and is made again: {error}");
-                    self.observer.event(Event::Note { id: self.id, text: &text });
-                    return None;
-                }
+                let text = match self.store.check_artifact(artifact) {
+                    Ok(true) => continue,
+                    Ok(false) => "the stored result is damaged and is made again".to_owned(),
+                    Err(error) => format!("the stored result can't be read and is made again: {error}"),
+                };
+                self.observer.event(Event::Note { id: self.id, text: &text });
+                return None;
             }
         }
         Some(record)
@@ -117,11 +126,22 @@ impl Job<'_> {
             StageError::Cancelled => ExecError::Cancelled,
             error => ExecError::Node {
                 node: self.node.name(),
-                error,
+                error: if self.node.decl.publishes { error } else { self.with_cause(error, &log.tail) },
                 tail: std::mem::take(&mut log.tail).into(),
                 log: log_path,
             },
         })
+    }
+
+    /// Names the store where a command of the stage found the disk full: only its words tell.
+    fn with_cause(&self, error: StageError, tail: &VecDeque<String>) -> StageError {
+        let full = |text: &str| FULL.iter().any(|words| text.contains(words));
+        let text = error.to_string();
+        let told = matches!(&error, StageError::Store(error) if error.is_full());
+        if told || !(full(&text) || tail.iter().any(|line| full(line))) {
+            return error;
+        }
+        StageError::Full { store: self.store.dir().to_path_buf(), text }
     }
 
     fn locked(&self, code: stage::StageFn, log: &mut Log<'_>) -> Result<Done, StageError> {
@@ -137,7 +157,7 @@ impl Job<'_> {
         if self.cancel.is_cancelled() {
             return Err(StageError::Cancelled);
         }
-        if self.may_use(&key)
+        if !self.ignores(&key)
             && let Some(record) = self.usable_record(&key)
         {
             self.remember(&key);
@@ -165,7 +185,7 @@ impl Job<'_> {
             finished,
         })?;
         self.store.set_last(&self.node.slot(), &key)?;
-        self.made.insert(key);
+        made(self.made).insert(key);
         Ok(Done { outputs, outcome: Outcome::Ran { duration, same } })
     }
 
@@ -223,6 +243,11 @@ impl Job<'_> {
         }
         sources
     }
+}
+
+fn made(keys: &Made) -> MutexGuard<'_, HashSet<Digest>> {
+    // A set is whole at any moment, whatever happened to the thread that had it.
+    keys.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn profile(node: &Node) -> Profile {

@@ -2,16 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::mpsc::{self, Sender};
-use std::sync::{Mutex, PoisonError};
 use std::thread::Scope;
 
-use super::node::{Done, Job};
+use super::node::{Done, Job, Made};
 use super::{Event, ExecError, Force, Observer, Outcome};
 use crate::plan::{NodeId, Plan, Pool};
 use crate::sandbox::Cancel;
 use crate::stage::{Outputs, StageError};
 use crate::store::{Artifact, Store};
-use crate::types::Digest;
 
 /// How a run goes about it.
 #[derive(Clone, Debug, Default)]
@@ -47,28 +45,6 @@ enum Progress {
 
 type Message = (NodeId, Result<Done, ExecError>);
 
-/// The keys of nodes that ran in this run. Nodes that turn out equal are made once, also where nothing of earlier runs
-/// is used.
-#[derive(Debug, Default)]
-pub struct Made(Mutex<BTreeSet<Digest>>);
-
-impl Made {
-    /// Whether a node with this key ran.
-    pub fn contains(&self, key: &Digest) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
-    }
-
-    /// Notes that one ran.
-    pub fn insert(&self, key: Digest) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(key);
-    }
-
-    /// Forgets all: what was made has turned out stale.
-    fn forget(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-}
-
 struct Run<'a> {
     plan: &'a Plan,
     store: &'a Store,
@@ -83,6 +59,8 @@ struct Run<'a> {
     again: BTreeSet<NodeId>,
     forced: HashMap<NodeId, String>,
     made: &'a Made,
+    /// For a node that runs again because its result was stale: what this run made counts no more than the rest.
+    nothing_made: &'a Made,
     summary: Summary,
     failure: Option<ExecError>,
 }
@@ -101,8 +79,10 @@ pub fn execute(
     let wanted: BTreeSet<NodeId> = plan.wanted().into_iter().filter(|id| plan.graph[*id].skipped.is_none()).collect();
     observer.event(Event::Begin { nodes: wanted.len() });
     let forced = wanted.iter().filter_map(|id| options.force.reason(&plan.graph[*id]).map(|why| (*id, why))).collect();
-    let made = Made::default();
+    let (made, nothing_made) = (Made::default(), Made::default());
     let mut run = Run {
+        made: &made,
+        nothing_made: &nothing_made,
         plan,
         store,
         options,
@@ -114,7 +94,6 @@ pub fn execute(
         running: BTreeMap::new(),
         again: BTreeSet::new(),
         forced,
-        made: &made,
         summary: Summary::default(),
         failure: None,
     };
@@ -169,7 +148,7 @@ impl<'a> Run<'a> {
                     node,
                     needs,
                     forced: self.forced.get(&id).cloned(),
-                    made: self.made,
+                    made: if self.again.contains(&id) { self.nothing_made } else { self.made },
                 };
                 if let Some(done) = job.cached() {
                     self.done(id, done);
@@ -258,7 +237,6 @@ impl<'a> Run<'a> {
         }
         self.observer.event(Event::Note { id, text: why });
         self.forced.insert(source, why.to_owned());
-        self.made.forget();
         let mut queue = vec![source];
         let mut seen = BTreeSet::new();
         while let Some(next) = queue.pop() {

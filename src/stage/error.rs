@@ -35,6 +35,17 @@ pub enum StageError {
     /// The store failed.
     #[error("{0}")]
     Store(#[source] StoreError),
+    /// A command found the disk full.
+    #[error(
+        "no space left on the disk of the store; what the store had is unharmed. Make room with `mkosi store gc`, or \
+         set CacheDirectory= to a directory on a larger disk than that of {}: {text}", .store.display()
+    )]
+    Full {
+        /// The store's directory.
+        store: PathBuf,
+        /// The error without this explanation.
+        text: String,
+    },
     /// A sandbox could not be made.
     #[error("{0}")]
     Sandbox(String),

@@ -17,7 +17,7 @@ fn a_repository_that_moves_on() {
         &format!(
             "[Distribution]\nDistribution=debian\nRelease=trixie\nLocalMirror={}\n[Output]\nFormat=directory\n\
              Output=image\nOutputDirectory=mkosi.output\n[Content]\nPackages=other\n",
-            repository.url()
+            repository.serve()
         ),
     );
     project.build();

@@ -55,7 +55,8 @@ fn scripts_change_nothing_but_the_image() {
         "echo changed > \"$SRCDIR/source\"\nfor dir in {place} /etc /usr /work/src /proc/1/root{place}; do\n\
          echo escaped > $dir/mkosi-escaped 2>/dev/null || true\ndone\n"
     );
-    project.script("mkosi.build", &attempts);
+    let install = "install -D -m 0755 \"$SRCDIR/hello.sh\" \"$DESTDIR/usr/bin/hello\"\n";
+    project.script("mkosi.build", &format!("{install}{attempts}"));
     project.script("mkosi.postinst", &attempts);
     project.done(&[]);
     assert_eq!(std::fs::read_dir(&outside).unwrap().count(), 0);

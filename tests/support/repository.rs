@@ -1,6 +1,8 @@
 //! A repository in a directory: packages of the pool, and some that tests make.
 
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -23,9 +25,19 @@ impl Repository {
         Self { root }
     }
 
-    /// The value of `LocalMirror=`.
-    pub fn url(&self) -> String {
-        format!("file://{}", self.root.display())
+    /// Serves it over HTTP until this process ends; gives the value of `LocalMirror=`.
+    pub fn serve(&self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let root = self.root.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let root = root.clone();
+                // A client that goes away is no concern of ours.
+                std::thread::spawn(move || answer(stream, &root).ok());
+            }
+        });
+        format!("http://{address}")
     }
 
     /// Makes a package with one file, `/usr/share/NAME`, that holds the version.
@@ -72,5 +84,28 @@ impl Repository {
         );
         writeln!(release, "SHA256:\n {} {} {name}", hash.split(' ').next().unwrap(), packages.len()).unwrap();
         std::fs::write(dists.join("Release"), release).unwrap();
+    }
+}
+
+/// Answers requests for files, one after the other.
+fn answer(stream: TcpStream, root: &Path) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut writer = stream;
+    loop {
+        let mut request = String::new();
+        if reader.read_line(&mut request)? == 0 {
+            return Ok(());
+        }
+        let mut header = String::new();
+        while reader.read_line(&mut header)? > 2 {
+            header.clear();
+        }
+        let name = request.split(' ').nth(1).unwrap_or_default().trim_start_matches('/');
+        let (status, body) = match std::fs::read(root.join(name)) {
+            Ok(body) => ("200 OK", body),
+            Err(_) => ("404 Not Found", Vec::new()),
+        };
+        write!(writer, "HTTP/1.1 {status}\r\nContent-Length: {}\r\n\r\n", body.len())?;
+        writer.write_all(&body)?;
     }
 }
