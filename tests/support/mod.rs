@@ -56,7 +56,12 @@ pub struct Project {
 impl Project {
     /// An empty project whose store is below `cache`.
     pub fn empty(cache: &Path) -> Self {
-        let dir = tempfile::Builder::new().prefix("project-").tempdir_in(stores::scratch()).unwrap();
+        Self::within(stores::scratch(), cache)
+    }
+
+    /// An empty project in a directory below `place`.
+    pub fn within(place: &Path, cache: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("project-").tempdir_in(place).unwrap();
         Self { dir, cache: cache.to_path_buf() }
     }
 

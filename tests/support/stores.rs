@@ -53,7 +53,7 @@ fn downloaded() -> &'static Downloaded {
         let store = cache.join("store");
         let record = std::fs::read(store.join("records").join(format!("{key}.json"))).unwrap();
         let record: serde_json::Value = serde_json::from_slice(&record).unwrap();
-        let layers = find_layers(&record["record"]["outputs"]["lists"]);
+        let layers = find_layers(&record["record"]["outputs"]);
         assert!(!layers.is_empty(), "{record}");
         Downloaded { store, key, layers }
     })
