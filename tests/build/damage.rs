@@ -43,11 +43,14 @@ fn a_full_disk_is_named_and_a_larger_one_is_used() {
         assert!(!project.output("image.tar.zst").exists());
     };
     fails();
-    disk.resize("120m");
+    disk.resize("400m");
     fill(&disk.0);
-    fails();
-    disk.resize("265m");
-    fails();
+    let used = tool(Command::new("du").args(["-sm", "--apparent-size"]).arg(&disk.0));
+    let used: u32 = used.split_whitespace().next().unwrap().parse().unwrap();
+    for more in [40, 150] {
+        disk.resize(&format!("{}m", used + more));
+        fails();
+    }
     disk.resize("700m");
     project.build();
     assert!(project.tar() == reference().tar);

@@ -72,7 +72,10 @@ fn thrice_forced_fetches_packages_again() {
 fn without_increments_all_images_run_every_time() {
     let project = small();
     project.configure("[Config]\nDependencies=other\n");
-    project.write("mkosi.images/other/mkosi.conf", "[Output]\nOutput=other\n[Content]\nBaseTrees=../../tree\n");
+    project.write(
+        "mkosi.images/other/mkosi.conf",
+        "[Output]\nOutput=other\nFormat=directory\n[Content]\nBaseTrees=../../tree\n",
+    );
     project.build();
     let tar = project.tar();
     project.configure("[Build]\nIncremental=no\n");
