@@ -49,8 +49,8 @@ fn four_images_on_one_base() {
     for (index, (name, package)) in IMAGES.into_iter().enumerate() {
         older.write(&format!("mkosi.presets/{index}0-{name}/mkosi.conf"), &image(package, name));
     }
-    let graph = older.graph(&[]);
-    assert_eq!(graph.stages("run"), ["publish".to_owned()].into(), "{graph:#?}\n{:#?}", project.graph(&[]));
+    let before = older.graph(&[]);
+    assert_eq!(before.stages("run"), ["publish".to_owned()].into(), "{before:#?}\n{:#?}", project.graph(&[]));
     let ran = older.build();
     ran.assert(&["publish"]);
     assert_eq!(ran.stages["publish"], 4);
