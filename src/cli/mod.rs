@@ -4,6 +4,7 @@ pub mod arguments;
 mod build;
 pub mod cat_config;
 mod clean;
+pub mod init;
 pub mod options;
 mod progress;
 mod session;
@@ -35,8 +36,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("{warning}");
     }
     if !invocation.verb.implemented() {
-        eprintln!("error: this version can't do `mkosi {}` yet", invocation.verb.name());
-        return ExitCode::FAILURE;
+        return not_yet(invocation.verb);
+    }
+    if invocation.verb.needs_no_configuration() {
+        return without_configuration(&invocation, &here);
     }
     // The store of a user holds files of the user's subordinate ids, which only root of a namespace can read.
     if invocation.verb.uses_store()
@@ -58,6 +61,20 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("{}", warning.clone().relative_to(&here));
     }
     show(&invocation, &loaded, &here)
+}
+
+fn without_configuration(invocation: &Invocation, here: &Path) -> ExitCode {
+    match invocation.verb {
+        Verb::Init => {
+            finish_with(init::init(invocation, &HostFacts::detect(Path::new("/")), here).map_err(anyhow::Error::from))
+        }
+        verb => not_yet(verb),
+    }
+}
+
+fn not_yet(verb: Verb) -> ExitCode {
+    eprintln!("error: this version can't do `mkosi {}` yet", verb.name());
+    ExitCode::FAILURE
 }
 
 /// What a configuration is loaded from, for this program on this host.
@@ -90,10 +107,7 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         Verb::Clean => finish(clean::clean(invocation, loaded)),
         Verb::Graph => finish_with(build::graph(invocation, loaded)),
         Verb::Store => finish_with(clean::store(&invocation.arguments, loaded)),
-        verb => {
-            eprintln!("error: this version can't do `mkosi {}` yet", verb.name());
-            ExitCode::FAILURE
-        }
+        verb => not_yet(verb),
     }
 }
 

@@ -54,6 +54,7 @@ macro_rules! verbs {
 }
 
 verbs! {
+    Init "init" [] Nothing true "Write a small project to start from";
     Build "build" [] Images true "Build images";
     Summary "summary" [] Images true "Show what is configured, and where";
     Graph "graph" [] Images true "Show the steps of a build, and which of them would run";
@@ -73,7 +74,6 @@ verbs! {
     Burn "burn" [] Arguments false "Write the image to a drive";
     Bump "bump" [] Nothing false "Raise the image's version";
     Genkey "genkey" [] Nothing false "Make a key and certificate for Secure Boot";
-    Init "init" [] Nothing false "Set up the host";
     Dependencies "dependencies" [] Arguments false "List the packages that builds need on the host";
     LatestSnapshot "latest-snapshot" [] Nothing false "Show the newest snapshot of the mirror";
     Documentation "documentation" [] Arguments false "Show the manual";
