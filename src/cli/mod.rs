@@ -4,21 +4,25 @@ pub mod arguments;
 mod build;
 pub mod cat_config;
 mod clean;
+pub mod completion;
+pub mod documentation;
 pub mod init;
 pub mod options;
+pub mod pager;
 mod progress;
+pub mod roff;
 mod session;
 mod store_words;
 pub mod summary;
 pub mod verbs;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::{Diagnostics, HostFacts, LoadInput, Loaded, load};
 use options::{Invocation, Stop};
+use pager::print;
 use verbs::Verb;
 
 /// Does what the arguments, without the program's name, ask for.
@@ -68,6 +72,14 @@ fn without_configuration(invocation: &Invocation, here: &Path) -> ExitCode {
         Verb::Init => {
             finish_with(init::init(invocation, &HostFacts::detect(Path::new("/")), here).map_err(anyhow::Error::from))
         }
+        Verb::Completion => finish_with(completion::script(&invocation.arguments).map_err(anyhow::Error::from)),
+        Verb::Documentation => {
+            let terminal = pager::on_terminal();
+            match documentation::render(&invocation.arguments, &invocation.doc_format, terminal) {
+                Ok(text) => pager::show(&text, invocation.no_pager),
+                Err(error) => finish(Err(error.into())),
+            }
+        }
         verb => not_yet(verb),
     }
 }
@@ -93,10 +105,10 @@ pub fn load_input(invocation: &Invocation) -> LoadInput {
 
 fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
     match invocation.verb {
-        Verb::Summary if invocation.json => print(&format!("{}\n", summary::json(loaded))),
-        Verb::Summary => print(&summary::text(loaded, here, invocation.debug)),
+        Verb::Summary if invocation.json => pager::show(&format!("{}\n", summary::json(loaded)), invocation.no_pager),
+        Verb::Summary => pager::show(&summary::text(loaded, here, invocation.debug), invocation.no_pager),
         Verb::CatConfig => match cat_config::render(loaded, here) {
-            Ok(text) => print(&text),
+            Ok(text) => pager::show(&text, invocation.no_pager),
             Err(error) => {
                 eprintln!("error: can't read a configuration file any more: {error}");
                 ExitCode::FAILURE
@@ -122,14 +134,5 @@ fn finish_with(result: anyhow::Result<String>) -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Prints to standard output; a reader that went away is no failure.
-fn print(text: &str) -> ExitCode {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
     }
 }

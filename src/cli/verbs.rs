@@ -76,8 +76,8 @@ verbs! {
     Genkey "genkey" [] Nothing false "Make a key and certificate for Secure Boot";
     Dependencies "dependencies" [] Arguments false "List the packages that builds need on the host";
     LatestSnapshot "latest-snapshot" [] Nothing false "Show the newest snapshot of the mirror";
-    Documentation "documentation" [] Arguments false "Show the manual";
-    Completion "completion" [] Arguments false "Print completions for a shell";
+    Documentation "documentation" [] Arguments true "Show the manual";
+    Completion "completion" [] Arguments true "Print completions for a shell";
     Help "help" [] Nothing true "Show this help";
 }
 
