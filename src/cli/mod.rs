@@ -5,6 +5,7 @@ mod build;
 pub mod cat_config;
 mod clean;
 pub mod completion;
+pub mod configure;
 pub mod documentation;
 pub mod init;
 pub mod options;
@@ -52,7 +53,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
-    let loaded = match load(&load_input(&invocation)) {
+    let input = load_input(&invocation);
+    let mut loaded = match load(&input) {
         Ok(loaded) => loaded,
         Err(Diagnostics(diagnostics)) => {
             for diagnostic in diagnostics {
@@ -63,6 +65,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     for warning in &loaded.warnings {
         eprintln!("{}", warning.clone().relative_to(&here));
+    }
+    // As in systemd's mkosi, only what builds runs them: the summary shows what the files say.
+    if invocation.verb.needs_configure_scripts()
+        && let Err(error) = configure::run(&mut loaded, &input.environment, invocation.debug)
+    {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
     }
     show(&invocation, &loaded, &here)
 }

@@ -92,6 +92,11 @@ impl Verb {
         matches!(self, Self::Build | Self::Update | Self::Graph | Self::Clean | Self::Store)
     }
 
+    /// Whether the configuration is what configure scripts make of it.
+    pub const fn needs_configure_scripts(self) -> bool {
+        matches!(self, Self::Build | Self::Update | Self::Graph | Self::Shell | Self::Boot | Self::Vm)
+    }
+
     /// Whether it needs no configuration.
     pub const fn needs_no_configuration(self) -> bool {
         matches!(
