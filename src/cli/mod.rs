@@ -11,6 +11,7 @@ pub mod init;
 pub mod options;
 pub mod pager;
 mod progress;
+pub mod resources;
 pub mod roff;
 mod session;
 mod store_words;
@@ -53,7 +54,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
-    let input = load_input(&invocation);
+    // Kept to the end: what it holds may be copied into images.
+    let built_in = match resources::resources(resources::runtime_directory().as_deref()) {
+        Ok(built_in) => built_in,
+        Err(error) => {
+            eprintln!("error: can't write the built-in configurations into a temporary directory: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let input = load_input(&invocation, &built_in.path);
     let mut loaded = match load(&input) {
         Ok(loaded) => loaded,
         Err(Diagnostics(diagnostics)) => {
@@ -98,8 +107,9 @@ fn not_yet(verb: Verb) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// What a configuration is loaded from, for this program on this host.
-pub fn load_input(invocation: &Invocation) -> LoadInput {
+/// What a configuration is loaded from, for this program on this host. `built_in` is the directory of the built-in
+/// configurations, which `$MKOSI_RESOURCES` can overrule.
+pub fn load_input(invocation: &Invocation, built_in: &Path) -> LoadInput {
     LoadInput {
         directory: invocation.directory.clone(),
         options: invocation.settings.clone(),
@@ -108,7 +118,7 @@ pub fn load_input(invocation: &Invocation) -> LoadInput {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
         host: HostFacts::detect(Path::new("/")),
-        resources: std::env::var_os("MKOSI_RESOURCES").map(PathBuf::from),
+        resources: Some(std::env::var_os("MKOSI_RESOURCES").map_or_else(|| built_in.to_owned(), PathBuf::from)),
     }
 }
 
