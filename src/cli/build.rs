@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::options::Invocation;
 use super::progress::Terminal;
-use super::session::Session;
+use super::session::{self, Session};
 use crate::config::Loaded;
 use crate::exec::{ExecError, Options, execute, run_ahead};
 use crate::plan::{Format, Plan, render};
@@ -22,6 +22,9 @@ const OLD: Duration = Duration::from_secs(7 * 24 * 3600);
 pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow::Result<()> {
     let begun = Instant::now();
     let mut session = Session::open(invocation, loaded, refresh)?;
+    for line in session::unsupported(loaded)? {
+        eprintln!("warning: {line}");
+    }
     let cancel = Cancel::default();
     let on_signal = cancel.clone();
     // Without a handler Ctrl-C ends the program at once, which the store survives.

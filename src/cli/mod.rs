@@ -89,7 +89,7 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         Verb::Update => finish(build::build(invocation, loaded, true)),
         Verb::Clean => finish(clean::clean(invocation, loaded)),
         Verb::Graph => finish_with(build::graph(invocation, loaded)),
-        Verb::Store => finish_with(clean::store(&invocation.arguments, loaded)),
+        Verb::Store => finish_with(clean::store(invocation, loaded)),
         verb => {
             eprintln!("error: this version can't do `mkosi {}` yet", verb.name());
             ExitCode::FAILURE

@@ -34,7 +34,7 @@ pub use download::{download, pool_path};
 pub use error::Error;
 pub use host::Host;
 pub use install::{InstallOptions, install, install_base, remove};
-pub use resolve::{Request, Resolution, resolve};
+pub use resolve::{Request, Resolution, prepare_cache, resolve};
 pub use sources::{Repositories, Settings, Source};
 pub use sync::{SyncInfo, sync};
 pub use unpack::hidden_entry;

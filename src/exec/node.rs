@@ -1,9 +1,10 @@
 //! Brings one node up to date: its key, the record in the store, or the stage's code.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Event, ExecError, Observer, Options, Outcome};
@@ -35,7 +36,12 @@ pub struct Job<'a> {
     pub needs: BTreeMap<String, Artifact>,
     /// Why it runs whatever the store has.
     pub forced: Option<String>,
+    /// The keys whose actions have run in this very run: their results are as good as forced ones.
+    pub made: &'a Made,
 }
+
+/// The keys of actions that one run has run.
+pub type Made = Mutex<HashSet<Digest>>;
 
 /// A node brought up to date.
 pub struct Done {
@@ -63,13 +69,19 @@ impl Job<'_> {
                 Some(_) => None,
             };
         }
-        if self.forced.is_some() {
+        let (key, _) = self.key();
+        if self.ignores(&key) {
             return None;
         }
-        let (key, _) = self.key();
         let record = self.usable_record(&key)?;
         self.remember(&key);
         Some(Done { outputs: record.outputs, outcome: Outcome::Cached })
+    }
+
+    /// Whether the node runs although the store may have its result. Four images that come to the same base install it
+    /// once with `--no-cache` too.
+    fn ignores(&self, key: &Digest) -> bool {
+        self.forced.is_some() && !made(self.made).contains(key)
     }
 
     fn usable_record(&self, key: &Digest) -> Option<Record> {
@@ -129,7 +141,7 @@ impl Job<'_> {
         if self.cancel.is_cancelled() {
             return Err(StageError::Cancelled);
         }
-        if self.forced.is_none()
+        if !self.ignores(&key)
             && let Some(record) = self.usable_record(&key)
         {
             self.remember(&key);
@@ -157,6 +169,7 @@ impl Job<'_> {
             finished,
         })?;
         self.store.set_last(&self.node.slot(), &key)?;
+        made(self.made).insert(key);
         Ok(Done { outputs, outcome: Outcome::Ran { duration, same } })
     }
 
@@ -221,6 +234,11 @@ impl Job<'_> {
         }
         sources
     }
+}
+
+fn made(keys: &Made) -> MutexGuard<'_, HashSet<Digest>> {
+    // A set is whole at any moment, whatever happened to the thread that had it.
+    keys.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn profile(node: &Node) -> Profile {

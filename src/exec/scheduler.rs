@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::mpsc::{self, Sender};
 use std::thread::Scope;
 
-use super::node::{Done, Job};
+use super::node::{Done, Job, Made};
 use super::{Event, ExecError, Force, Observer, Outcome};
 use crate::plan::{NodeId, Plan, Pool};
 use crate::sandbox::Cancel;
@@ -58,6 +58,9 @@ struct Run<'a> {
     /// Stages that have run again because their result was stale: once each in a run.
     again: BTreeSet<NodeId>,
     forced: HashMap<NodeId, String>,
+    made: &'a Made,
+    /// For a node that runs again because its result was stale: what this run made counts no more than the rest.
+    nothing_made: &'a Made,
     summary: Summary,
     failure: Option<ExecError>,
 }
@@ -76,7 +79,10 @@ pub fn execute(
     let wanted: BTreeSet<NodeId> = plan.wanted().into_iter().filter(|id| plan.graph[*id].skipped.is_none()).collect();
     observer.event(Event::Begin { nodes: wanted.len() });
     let forced = wanted.iter().filter_map(|id| options.force.reason(&plan.graph[*id]).map(|why| (*id, why))).collect();
+    let (made, nothing_made) = (Made::default(), Made::default());
     let mut run = Run {
+        made: &made,
+        nothing_made: &nothing_made,
         plan,
         store,
         options,
@@ -142,6 +148,7 @@ impl<'a> Run<'a> {
                     node,
                     needs,
                     forced: self.forced.get(&id).cloned(),
+                    made: if self.again.contains(&id) { self.nothing_made } else { self.made },
                 };
                 if let Some(done) = job.cached() {
                     self.done(id, done);
