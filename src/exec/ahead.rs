@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::node::Job;
+use super::node::{Job, Made};
 use super::{Event, ExecError, Observer, Options, Outcome};
 use crate::plan::Plan;
 use crate::sandbox::Cancel;
@@ -21,11 +21,11 @@ pub fn run_ahead(
     observer: &dyn Observer,
     cancel: &Cancel,
 ) -> Result<bool, ExecError> {
-    let mut ran = false;
+    let (mut ran, made) = (false, Made::default());
     for id in plan.ahead() {
         let node = &plan.graph[id];
         let forced = options.force.reason(node);
-        let job = Job { store, options, observer, cancel, id, node, needs: BTreeMap::new(), forced };
+        let job = Job { store, options, observer, cancel, id, node, needs: BTreeMap::new(), forced, made: &made };
         let outcome = match job.cached() {
             Some(done) => done.outcome,
             None => match job.run() {

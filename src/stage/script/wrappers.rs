@@ -75,20 +75,28 @@ fn apt(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
     for (path, contents) in &repositories.files {
         file(&format!("etc/{path}"), contents);
     }
-    file("etc/sources.list.d/mkosi.sources", repositories.text().as_bytes());
     file("local.sources", LOCAL.as_bytes());
     file("apt.conf", configuration(cx, &repositories).as_bytes());
 
-    let lists = cx.scratch("apt-lists")?;
-    let target = format!("{APT}/lists").into();
+    // Which suites the mirror has, and what is in them, stands in the metadata that the stage `sync` fetched.
+    let (upper, target) = (cx.scratch("apt-metadata")?, format!("{APT}/metadata").into());
     spec.mounts.push(match cx.needs.get("sync.lists") {
         // `apt-get update` in a script is fine, and what it fetches is forgotten.
         Some(Artifact::Tree { layers }) if !layers.is_empty() => {
             let layers = layers.iter().map(|d| cx.store.need_layer(d)).collect::<Result<Vec<_>, _>>()?;
-            let upper = Some((lists, cx.scratch("apt-lists-overlay")?));
+            let upper = Some((upper, cx.scratch("apt-metadata-overlay")?));
             Mount::Overlay { lowers: crate::store::lower_dirs(&layers), upper, target }
         }
-        _ => Mount::Bind { source: lists, target, read_only: false, optional: false },
+        _ => {
+            cx.scratch("apt-metadata/lists/partial")?;
+            let path = upper.join("mkosi.sources");
+            std::fs::write(&path, repositories.text()).map_err(StageError::io("write", &path))?;
+            Mount::Bind { source: upper, target, read_only: false, optional: false }
+        }
+    });
+    spec.mounts.push(Mount::Symlink {
+        target: format!("{APT}/etc/sources.list.d/mkosi.sources").into(),
+        points_to: format!("{APT}/metadata/mkosi.sources").into(),
     });
     cx.scratch("apt-cache/archives/partial")?;
     let (source, target) = (cx.scratch("apt-cache")?, format!("{APT}/cache").into());
@@ -143,7 +151,7 @@ Dir::Etc::parts "@APT@/etc/apt.conf.d";
 Dir::Etc::sourcelist "/dev/null";
 Dir::Etc::sourceparts "@APT@/etc/sources.list.d";
 Dir::State "@ROOT@/var/lib/apt";
-Dir::State::lists "@APT@/lists";
+Dir::State::lists "@APT@/metadata/lists";
 Dir::State::status "@ROOT@/var/lib/dpkg/status";
 Dir::State::extended_states "@ROOT@/var/lib/apt/extended_states";
 Dir::Cache "@APT@/cache";
