@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -121,7 +121,7 @@ impl Job<'_> {
             StageError::Cancelled => ExecError::Cancelled,
             error => ExecError::Node {
                 node: self.node.name(),
-                error,
+                error: Box::new(error),
                 tail: std::mem::take(&mut log.tail).into(),
                 log: log_path,
             },
@@ -270,7 +270,7 @@ struct Log<'a> {
 
 impl<'a> Log<'a> {
     fn new(path: &Path, id: NodeId, observer: &'a dyn Observer) -> Self {
-        let parent = path.parent().map(Path::to_path_buf).unwrap_or_else(PathBuf::new);
+        let parent = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let file = std::fs::create_dir_all(parent).and_then(|()| File::create(path)).ok();
         Self { file, id, observer, line: Vec::new(), tail: VecDeque::new() }
     }

@@ -97,7 +97,7 @@ pub fn execute(
         summary: Summary::default(),
         failure: None,
     };
-    std::thread::scope(|scope| run.to_the_end(scope));
+    std::thread::scope(|scope| run.run_all(scope));
     match run.failure {
         Some(error) => Err(error),
         None if cancel.is_cancelled() => Err(ExecError::Cancelled),
@@ -106,7 +106,7 @@ pub fn execute(
 }
 
 impl<'a> Run<'a> {
-    fn to_the_end<'scope>(&mut self, scope: &'scope Scope<'scope, '_>)
+    fn run_all<'scope>(&mut self, scope: &'scope Scope<'scope, '_>)
     where
         'a: 'scope,
     {
@@ -194,8 +194,7 @@ impl<'a> Run<'a> {
         }
         match result {
             Ok(done) => self.done(id, done),
-            Err(ExecError::Node { error: StageError::Stale { stage, why }, .. }) if self.run_again(id, stage, &why) => {
-            }
+            Err(error) if stale(&error).is_some_and(|(stage, why)| self.run_again(id, stage, why)) => {}
             Err(error) => {
                 let stopped = matches!(error, ExecError::Cancelled);
                 let outcome = if stopped { Outcome::Stopped } else { Outcome::Failed };
@@ -250,6 +249,17 @@ impl<'a> Run<'a> {
             queue.extend(self.plan.dependents(next));
         }
         true
+    }
+}
+
+/// The stage whose result a failure found to be no longer true, and why.
+fn stale(error: &ExecError) -> Option<(&'static str, &str)> {
+    match error {
+        ExecError::Node { error, .. } => match error.as_ref() {
+            StageError::Stale { stage, why } => Some((*stage, why)),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

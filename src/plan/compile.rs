@@ -12,7 +12,7 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
-use super::inputs::{Digests, Hashed, by_need, file_inputs, hash_inputs, missing_tool, producer, unmet};
+use super::inputs::{Digests, Hashed, Outputs, by_need, file_inputs, hash_inputs, missing_tool, unmet};
 use super::{Declarations, PlanError, StageDecl};
 use crate::config::{Image, Origin};
 use crate::store::Slot;
@@ -148,13 +148,15 @@ pub fn compile(
     digests: &dyn Digests,
 ) -> Result<Plan, PlanError> {
     let images: Vec<Arc<Image>> = by_need(declarations, images)?;
-    let hashed = hash_inputs(declarations, &images, digests)?;
+    let outputs = Outputs::of(&images);
+    let hashed = hash_inputs(declarations, &images, &outputs, digests)?;
     let mut builder = Builder {
         plan: Plan { graph: DiGraph::new(), nodes: BTreeMap::new(), goals: goals.to_vec() },
         identities: HashMap::new(),
         identity_of: HashMap::new(),
         hashed: &hashed,
         images: &images,
+        outputs: &outputs,
         declarations,
     };
     for index in 0..images.len() {
@@ -171,6 +173,7 @@ struct Builder<'a> {
     identity_of: HashMap<NodeId, Digest>,
     hashed: &'a Hashed,
     images: &'a [Arc<Image>],
+    outputs: &'a Outputs,
     declarations: &'a Declarations,
 }
 
@@ -243,7 +246,7 @@ impl Builder<'_> {
         edges: &mut BTreeMap<String, (NodeId, String)>,
     ) -> Result<(), PlanError> {
         for input in file_inputs(&node.image, &node.decl) {
-            if let Some(other) = producer(&input.path, self.images, own).map(|index| &self.images[index]) {
+            if let Some(other) = self.outputs.producer(&input.path, own).map(|index| &self.images[index]) {
                 let edge = self.output_of(other).ok_or_else(|| PlanError::NoOutput {
                     image: node.image.name.clone(),
                     setting: input.setting.clone(),

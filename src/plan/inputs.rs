@@ -35,13 +35,14 @@ pub(super) fn missing_tool() -> Digest {
 /// The images in an order in which each comes after those whose outputs it uses.
 pub(super) fn by_need(declarations: &Declarations, images: &[Image]) -> Result<Vec<Arc<Image>>, PlanError> {
     let images: Vec<Arc<Image>> = images.iter().cloned().map(Arc::new).collect();
+    let outputs = Outputs::of(&images);
     let mut graph = petgraph::graphmap::DiGraphMap::<usize, ()>::new();
     for (index, image) in images.iter().enumerate() {
         graph.add_node(index);
         // A path in a setting that no stage reads (`RuntimeTrees=%O/other`) needs nothing of the other image.
         let stages = declarations.iter().filter(|(_, decl)| unmet(image, decl).is_none());
         for input in stages.flat_map(|(_, decl)| file_inputs(image, decl)) {
-            if let Some(other) = around(&input.path, &images, index) {
+            if let Some(other) = outputs.around(&input.path, index) {
                 return Err(PlanError::InsideOutput {
                     image: image.name.clone(),
                     setting: input.setting,
@@ -49,7 +50,7 @@ pub(super) fn by_need(declarations: &Declarations, images: &[Image]) -> Result<V
                     other: images[other].name.clone(),
                 });
             }
-            if let Some(other) = producer(&input.path, &images, index) {
+            if let Some(other) = outputs.producer(&input.path, index) {
                 graph.add_edge(other, index, ());
             }
         }
@@ -66,33 +67,47 @@ pub(super) fn by_need(declarations: &Declarations, images: &[Image]) -> Result<V
     }
 }
 
-/// The image, other than image `own`, whose output lies at `path`.
-pub(super) fn producer(path: &Path, images: &[Arc<Image>], own: usize) -> Option<usize> {
-    let name = path.file_name()?.to_str()?;
-    let makes = |image: &Image| {
-        let output = image.text("Output").unwrap_or(&image.name);
-        let here = image.path("OutputDirectory").unwrap_or(&image.project);
-        let rest = name.strip_prefix(output).filter(|_| path.parent() == Some(here))?;
-        // `base.v2` is the output of that name before it is a file of `base`.
-        (rest.is_empty() || rest.starts_with('.')).then_some(output.len())
-    };
-    let lengths = images.iter().enumerate().filter_map(|(index, image)| Some((makes(image)?, index)));
-    // Of images that share an output name the first counts, unless one of them asks.
-    lengths
-        .max_by_key(|(length, index)| (*length, *index == own, std::cmp::Reverse(*index)))
-        .map(|(_, i)| i)
-        .filter(|i| *i != own)
+/// Where each image's outputs lie: a thousand images ask for every path that they read.
+pub(super) struct Outputs {
+    /// By the path of the output without an extension: the images, in their order.
+    images: HashMap<PathBuf, Vec<usize>>,
+    /// The paths that are directories.
+    directories: BTreeSet<PathBuf>,
 }
 
-/// The image, other than image `own`, inside whose output directory tree `path` lies. What is there now is from an
-/// earlier run, so that it must not be hashed.
-fn around(path: &Path, images: &[Arc<Image>], own: usize) -> Option<usize> {
-    path.ancestors().skip(1).find_map(|above| {
-        let other = producer(above, images, own)?;
-        let image = images.get(other)?;
-        let whole = above.file_name()?.to_str()? == image.text("Output").unwrap_or(&image.name);
-        (whole && image.text("Format").unwrap_or("directory") == "directory").then_some(other)
-    })
+impl Outputs {
+    /// The outputs of `images`.
+    pub fn of(images: &[Arc<Image>]) -> Self {
+        let mut outputs = Self { images: HashMap::new(), directories: BTreeSet::new() };
+        for (index, image) in images.iter().enumerate() {
+            let directory = image.path("OutputDirectory").unwrap_or(&image.project);
+            let path = directory.join(image.text("Output").unwrap_or(&image.name));
+            if image.text("Format").unwrap_or("directory") == "directory" {
+                outputs.directories.insert(path.clone());
+            }
+            outputs.images.entry(path).or_default().push(index);
+        }
+        outputs
+    }
+
+    /// The image, other than image `own`, whose output lies at `path`.
+    pub fn producer(&self, path: &Path, own: usize) -> Option<usize> {
+        let name = path.file_name()?.to_str()?;
+        let dots = name.match_indices('.').map(|(at, _)| at);
+        let mut ends: Vec<usize> = dots.chain([name.len()]).collect();
+        // `base.v2` is the output of that name before it is a file of `base`.
+        ends.reverse();
+        let images = ends.into_iter().find_map(|end| self.images.get(&path.with_file_name(&name[..end])))?;
+        // Of images that share an output name the first counts, unless one of them asks.
+        if images.contains(&own) { None } else { images.first().copied() }
+    }
+
+    /// The image, other than image `own`, inside whose output directory tree `path` lies. What is there now is from
+    /// an earlier run, so that it must not be hashed.
+    fn around(&self, path: &Path, own: usize) -> Option<usize> {
+        let whole = path.ancestors().skip(1).find(|above| self.directories.contains(*above))?;
+        self.producer(whole, own)
+    }
 }
 
 /// One file input of a stage.
@@ -153,6 +168,7 @@ pub(super) struct Hashed {
 pub(super) fn hash_inputs(
     declarations: &Declarations,
     images: &[Arc<Image>],
+    outputs: &Outputs,
     digests: &dyn Digests,
 ) -> Result<Hashed, PlanError> {
     let mut wanted = HashMap::new();
@@ -166,7 +182,7 @@ pub(super) fn hash_inputs(
             tools.extend(decl.tools.iter().map(String::as_str));
             host.extend(decl.host_files.iter().map(String::as_str));
             for input in file_inputs(image, decl) {
-                if producer(&input.path, images, own).is_none() {
+                if outputs.producer(&input.path, own).is_none() {
                     wanted.entry((input.path, input.hidden)).or_insert((image.name.clone(), input.setting));
                 }
             }

@@ -236,7 +236,7 @@ impl Context<'_> {
     }
 
     /// The first path of a file input that lies on the host.
-    pub fn host_path<'s>(source: &'s Source) -> Option<&'s Path> {
+    pub fn host_path(source: &Source) -> Option<&Path> {
         match source {
             Source::Host { path, .. } => Some(path),
             Source::Image(_) => None,
