@@ -6,7 +6,7 @@ use super::options::Invocation;
 use super::progress::Terminal;
 use super::session::{self, Session};
 use crate::config::Loaded;
-use crate::exec::{ExecError, Options, execute};
+use crate::exec::{ExecError, Options, execute, run_ahead};
 use crate::plan::{Format, Plan, render};
 use crate::sandbox::Cancel;
 use crate::store::{Backend, Store};
@@ -21,7 +21,7 @@ const OLD: Duration = Duration::from_secs(7 * 24 * 3600);
 /// When the graph can't be compiled or a node fails.
 pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let session = Session::open(invocation, loaded, refresh)?;
+    let mut session = Session::open(invocation, loaded, refresh)?;
     for line in session::unsupported(loaded)? {
         eprintln!("warning: {line}");
     }
@@ -34,6 +34,15 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
     }
     choose_backend(&session.store);
     let options = Options { force: session.force.clone(), verify_cache: invocation.verify_cache, jobs: 0 };
+    if !session.plan.ahead().is_empty() {
+        let terminal = Terminal::new(&session.plan, invocation.debug);
+        let result = run_ahead(&session.plan, &session.store, &options, &terminal, &cancel);
+        terminal.finish();
+        if result.map_err(|error| failed(error, invocation.debug))? {
+            session = Session::open(invocation, loaded, refresh)?;
+            choose_backend(&session.store);
+        }
+    }
     let terminal = Terminal::new(&session.plan, invocation.debug);
     let result = execute(&session.plan, &session.store, &options, &terminal, &cancel);
     terminal.finish();

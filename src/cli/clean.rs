@@ -28,6 +28,9 @@ pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
             }
         }
     }
+    for image in loaded.images.iter().filter(|image| named(&image.name)) {
+        crate::stage::script::clean(image, &mut std::io::stderr(), &crate::sandbox::Cancel::default())?;
+    }
     if invocation.force > 0 {
         let store = Store::open(&store_directory(loaded.image("main")))?;
         let removed = store.forget_project(&loaded.project.to_string_lossy())?;

@@ -2,6 +2,7 @@
 //!
 //! Prints nothing: it tells an [`Observer`] what happens. Knows nothing of what a stage does.
 
+mod ahead;
 mod digests;
 mod error;
 mod lookup;
@@ -9,6 +10,7 @@ mod node;
 mod observer;
 mod scheduler;
 
+pub use ahead::run_ahead;
 pub use digests::HostDigests;
 pub use error::ExecError;
 pub use lookup::StoreLookup;

@@ -12,7 +12,7 @@ use crate::config::View;
 use crate::plan::{self, Node, NodeId, Reason, RootAccess, Sources};
 use crate::sandbox::Cancel;
 use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError};
-use crate::store::{Artifact, Layer, Record, Store};
+use crate::store::{Artifact, Layer, Record, Slot, Store};
 use crate::types::Digest;
 
 /// How many lines of a failed node's output an error carries.
@@ -207,6 +207,7 @@ impl Job<'_> {
             profile: profile(self.node),
             store: self.store,
             work: &work,
+            cached: self.built_before(),
             started: SystemTime::now(),
             log,
             cancel: self.cancel,
@@ -216,6 +217,12 @@ impl Job<'_> {
         // A setting outside the view would be missing from the key.
         view.check()?;
         Ok(outputs)
+    }
+
+    /// Whether the image's minimal tree was made before.
+    fn built_before(&self) -> bool {
+        let base = Slot { node: "base".to_owned(), ..self.node.slot() };
+        self.store.last(&base).ok().flatten().is_some()
     }
 
     fn stage_needs(&self) -> BTreeMap<String, Artifact> {

@@ -112,6 +112,15 @@ impl Plan {
         ids
     }
 
+    /// The nodes that run before a graph is compiled, of the images asked for and those that they are made of, sorted.
+    pub fn ahead(&self) -> Vec<NodeId> {
+        let wanted = self.wanted();
+        let images: BTreeSet<&String> = wanted.iter().flat_map(|id| &self.graph[*id].images).collect();
+        let nodes = images.into_iter().filter_map(|image| self.nodes.get(image)).flat_map(|stages| stages.values());
+        let ahead = |id: &&NodeId| self.graph[**id].decl.ahead && self.graph[**id].skipped.is_none();
+        nodes.filter(ahead).copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// The nodes that the images asked for need, each after what it needs, the order being the same every time.
     pub fn wanted(&self) -> Vec<NodeId> {
         let mut wanted = BTreeSet::new();

@@ -127,6 +127,9 @@ pub struct StageDecl {
     /// Whether its result is kept until a refresh although the world may have changed.
     #[serde(default)]
     pub volatile: bool,
+    /// Whether it runs before the graph is compiled, since it changes files of the host that are inputs of other stages.
+    #[serde(default)]
+    pub ahead: bool,
     /// Whether it writes to the output directory: it has no record, its state is looked up where it writes.
     #[serde(default)]
     pub publishes: bool,

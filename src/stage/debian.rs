@@ -220,7 +220,8 @@ fn target(cx: &Context<'_>) -> Result<Target, StageError> {
     Ok(Target { distribution, release, architecture })
 }
 
-fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError> {
+/// The repositories that the settings ask for.
+pub(super) fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError> {
     let text = |setting: &str| cx.view.text(setting).map(str::to_owned);
     let local = match cx.view.get("LocalMirror") {
         Value::Path(path) => Some(path.to_string_lossy().into_owned()),

@@ -87,9 +87,9 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "VerityKeySource",
         ],
     ),
-    ("package directories", &["PackageDirectories", "VolatilePackageDirectories"]),
+    ("package directories", &["VolatilePackageDirectories"]),
     ("other distributions", &["RepositoryKeyFetch"]),
-    ("scripts around the build", &["ConfigureScripts", "EnvironmentFiles", "PostOutputScripts", "SyncScripts"]),
+    ("scripts around the build", &["ConfigureScripts"]),
     ("SSH and SELinux", &["SELinuxRelabel", "Ssh"]),
     ("foreign user ids", &["ForeignUIDRange"]),
     (

@@ -45,7 +45,7 @@ impl Memory {
     /// Runs everything that is not there yet. `same` names stages that give the outputs of their last run again.
     fn run(&mut self, plan: &Plan, same: &[&str]) {
         let mut made: BTreeMap<NodeId, BTreeMap<String, Artifact>> = BTreeMap::new();
-        for id in plan.wanted() {
+        for id in plan.ahead().into_iter().chain(plan.wanted()) {
             let node = &plan.graph[id];
             let needs: BTreeMap<String, Artifact> = plan
                 .needs(id)
@@ -206,7 +206,12 @@ fn a_need_that_is_known_to_differ_makes_it_run() {
     case.set("Hostname", "other");
     let words = case.memory.words(&case.plan());
     assert_eq!(words["build"], "cached");
-    assert_eq!(words["finalize"], "run: `build`'s out changed; needs `remove`, which runs");
+    assert_eq!(
+        words["finalize"],
+        "run: `build`'s artifacts changed; `build`'s out changed; `build`'s packages changed; \
+         `postinst`'s artifacts changed; `postinst`'s out changed; `postinst`'s packages changed; \
+         needs `remove`, which runs"
+    );
     case.image = first;
     assert_eq!(case.memory.words(&case.plan())["finalize"], "cached");
 }

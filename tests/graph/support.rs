@@ -159,12 +159,16 @@ pub fn rich() -> Project {
              OutputDirectory=out\n\
              [Content]\nPackages=bash\nVolatilePackages=curl\nBuildPackages=gcc\nBaseTrees=lower\n\
              RemovePackages=perl-base\nRemoveFiles=/usr/share/man\nCleanPackageMetadata=yes\nSourceDateEpoch=1\n\
-             Locale=C.UTF-8\nHostname=rich\n\
+             Locale=C.UTF-8\nHostname=rich\nPackageDirectories=debs\n\
              [Validation]\nChecksum=yes\n\
              [Build]\nBuildSources=src\nBuildDirectory=builddir\nEnvironment=A=1\nCacheDirectory=cache\n",
         ),
         ("lower/", ""),
         ("src/", ""),
+        ("debs/", ""),
+        ("mkosi.env", ""),
+        ("mkosi.sync", ""),
+        ("mkosi.postoutput", ""),
         ("mkosi.skeleton/", ""),
         ("mkosi.extra/", ""),
         ("mkosi.prepare", ""),
