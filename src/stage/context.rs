@@ -181,6 +181,20 @@ impl Context<'_> {
         }
     }
 
+    /// A mount of stored layers whose changes are thrown away; `name` is that of its place in the work directory.
+    ///
+    /// # Errors
+    /// When the directories can't be made or, where overlays can't be mounted, the tree can't be copied.
+    pub fn throwaway(&self, name: &str, layers: &[Layer], target: PathBuf) -> Result<Mount, StageError> {
+        let upper = self.scratch(name)?;
+        if matches!(self.store.backend(), Backend::Copy { .. }) {
+            materialise(layers, &upper, &Materialise { break_links: true, ..Materialise::default() })?;
+            return Ok(Mount::Bind { source: upper, target, read_only: false, optional: false });
+        }
+        let upper = Some((upper, self.scratch(&format!("{name}-overlay"))?));
+        Ok(Mount::Overlay { lowers: lower_dirs(layers), upper, target })
+    }
+
     /// Takes the changes to the tree into the store: the outputs of a stage that adds a layer.
     ///
     /// # Errors

@@ -1,13 +1,17 @@
 //! The build sources as scripts see them: the user's files below, and above them a directory that takes the changes.
 //! Knows nothing of which script runs.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::Kind;
 use crate::config::Value;
 use crate::sandbox::Mount;
 use crate::stage::{Context, Source, StageError};
-use crate::store::{Artifact, lower_dirs};
+use crate::store::{
+    Artifact, Backend, Entry, Hasher, Materialise, MergedEntry, MergedTree, TreeOptions, copy_tree, lower_dirs,
+};
 
 /// Where sources are seen.
 const SOURCES: &str = "/work/src";
@@ -38,7 +42,12 @@ pub fn mounts(cx: &Context<'_>, kind: Kind, build: Option<&Path>) -> Result<Vec<
     }
     sources.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
     let keep = kind == Kind::Build && cx.view.text("BuildSourcesEphemeral") == Some("buildcache");
+    let copies = matches!(cx.store.backend(), Backend::Copy { .. });
     for (target, index, source) in sources {
+        if copies && !keep {
+            mounts.push(copied(cx, target, index, &source)?);
+            continue;
+        }
         let lowers = match &source {
             Source::Host { path, .. } if !path.is_dir() => {
                 mounts.push(Mount::Bind { source: path.clone(), target, read_only: true, optional: false });
@@ -71,6 +80,29 @@ pub fn mounts(cx: &Context<'_>, kind: Kind, build: Option<&Path>) -> Result<Vec<
         mounts.push(Mount::Overlay { lowers, upper: Some((upper, work)), target });
     }
     Ok(mounts)
+}
+
+/// A copy of a source in the work directory, where no overlay can be mounted over it.
+fn copied(cx: &Context<'_>, target: PathBuf, index: usize, source: &Source) -> Result<Mount, StageError> {
+    let copy = cx.work.join(format!("src-{index}"));
+    let tree = match source {
+        Source::Host { path, hidden } => {
+            let options = TreeOptions { exclude: hidden.clone(), ..TreeOptions::default() };
+            let entries = Hasher::new(cx.store).tree_index(path, &options)?.entries.into_iter();
+            let place = |entry: &Entry| match entry.path.as_slice() {
+                [] => path.clone(),
+                below => path.join(OsStr::from_bytes(below)),
+            };
+            MergedTree { entries: entries.map(|entry| MergedEntry { source: place(&entry), entry }).collect() }
+        }
+        Source::Image(Artifact::Tree { layers }) => {
+            let layers = layers.iter().map(|d| cx.store.need_layer(d)).collect::<Result<Vec<_>, _>>()?;
+            MergedTree::new(&layers)
+        }
+        Source::Image(_) => MergedTree::default(),
+    };
+    copy_tree(&tree, &copy, &Materialise { break_links: true, ..Materialise::default() })?;
+    Ok(Mount::Bind { source: copy, target, read_only: false, optional: false })
 }
 
 /// The directories below the build directory that keep the changes to a source, and their overlay's work directory.

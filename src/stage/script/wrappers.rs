@@ -79,15 +79,15 @@ fn apt(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
     file("apt.conf", configuration(cx, &repositories).as_bytes());
 
     // Which suites the mirror has, and what is in them, stands in the metadata that the stage `sync` fetched.
-    let (upper, target) = (cx.scratch("apt-metadata")?, format!("{APT}/metadata").into());
+    let target = format!("{APT}/metadata").into();
     spec.mounts.push(match cx.needs.get("sync.lists") {
         // `apt-get update` in a script is fine, and what it fetches is forgotten.
         Some(Artifact::Tree { layers }) if !layers.is_empty() => {
             let layers = layers.iter().map(|d| cx.store.need_layer(d)).collect::<Result<Vec<_>, _>>()?;
-            let upper = Some((upper, cx.scratch("apt-metadata-overlay")?));
-            Mount::Overlay { lowers: crate::store::lower_dirs(&layers), upper, target }
+            cx.throwaway("apt-metadata", &layers, target)?
         }
         _ => {
+            let upper = cx.scratch("apt-metadata")?;
             cx.scratch("apt-metadata/lists/partial")?;
             let path = upper.join("mkosi.sources");
             std::fs::write(&path, repositories.text()).map_err(StageError::io("write", &path))?;
