@@ -6,6 +6,8 @@ mod support;
 
 #[path = "build/changes.rs"]
 mod changes;
+#[path = "build/copying.rs"]
+mod copying;
 #[path = "build/damage.rs"]
 mod damage;
 #[path = "build/forced.rs"]
