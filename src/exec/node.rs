@@ -88,7 +88,14 @@ impl Job<'_> {
     }
 
     fn usable_record(&self, key: &Digest) -> Option<Record> {
-        let record = self.store.record(key).ok().flatten()?;
+        let record = match self.store.record(key) {
+            Ok(record) => record?,
+            Err(error) => {
+                let text = format!("the stored result can't be read and is made again: {error}");
+                self.observer.event(Event::Note { id: self.id, text: &text });
+                return None;
+            }
+        };
         if self.options.verify_cache {
             for artifact in record.outputs.values() {
                 let text = match self.store.check_artifact(artifact) {

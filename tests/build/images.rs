@@ -49,9 +49,9 @@ fn four_images_on_one_base() {
     for (index, (name, package)) in IMAGES.into_iter().enumerate() {
         older.write(&format!("mkosi.presets/{index}0-{name}/mkosi.conf"), &image(package, name));
     }
-    let before = older.graph(&[]);
-    assert_eq!(before.stages("run"), ["publish".to_owned()].into(), "{before:#?}\n{:#?}", project.graph(&[]));
+    let known = project.graph(&[]).keys();
     let ran = older.build();
+    assert!(!ran.stages.contains_key("packages"), "{}\n{known:#?}\n{:#?}", ran.text, older.graph(&[]).keys());
     ran.assert(&["publish"]);
     assert_eq!(ran.stages["publish"], 4);
     assert_outputs(&older);
