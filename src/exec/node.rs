@@ -15,6 +15,9 @@ use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError};
 use crate::store::{Artifact, Layer, Record, Slot, Store};
 use crate::types::Digest;
 
+/// How much of a node's output its log keeps, in bytes. A command that prints without end must not fill the disk.
+const LOG_LIMIT: usize = 256 << 20;
+
 /// How many lines of a failed node's output an error carries.
 const TAIL: usize = 40;
 
@@ -262,6 +265,8 @@ fn profile(node: &Node) -> Profile {
 /// Keeps what a node's commands print: all of it in a file, the last lines for an error, each line for the observer.
 struct Log<'a> {
     file: Option<File>,
+    /// How many bytes the file may still get.
+    room: usize,
     id: NodeId,
     observer: &'a dyn Observer,
     line: Vec<u8>,
@@ -272,7 +277,7 @@ impl<'a> Log<'a> {
     fn new(path: &Path, id: NodeId, observer: &'a dyn Observer) -> Self {
         let parent = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let file = std::fs::create_dir_all(parent).and_then(|()| File::create(path)).ok();
-        Self { file, id, observer, line: Vec::new(), tail: VecDeque::new() }
+        Self { file, room: LOG_LIMIT, id, observer, line: Vec::new(), tail: VecDeque::new() }
     }
 
     fn end_line(&mut self) {
@@ -289,10 +294,14 @@ impl<'a> Log<'a> {
 impl Write for Log<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         // A full disk must not stop a command that only wants to print.
-        if let Some(file) = &mut self.file
-            && file.write_all(bytes).is_err()
-        {
-            self.file = None;
+        if let Some(file) = &mut self.file {
+            let kept = bytes.get(..self.room).unwrap_or(bytes);
+            self.room -= kept.len();
+            let cut = kept.len() < bytes.len();
+            if file.write_all(kept).is_err() || (cut && file.write_all(b"\n[the rest was not kept]\n").is_err()) || cut
+            {
+                self.file = None;
+            }
         }
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             // A line without an end is kept to a bound.
