@@ -7,6 +7,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # that stages run on the host.
 PACKAGES := acl apt-utils attr ca-certificates cpio debian-archive-keyring dpkg gcc gpg gpgv kmod libc6-dev \
 	libarchive-tools openssl passwd python3 systemd tar udev uidmap util-linux xz-utils zstd
+# Only the tests: they read the manual and the completions.
+TEST_PACKAGES := bash fish groff-base zsh
 EXAMPLE := examples/debian
 MKOSI := $(CURDIR)/target/release/mkosi
 
@@ -31,6 +33,7 @@ demo: setup
 	@$(SUDO) $(MKOSI) -C $(EXAMPLE) --format tar --compress-output zstd
 	@ls -l $(EXAMPLE)/mkosi.output
 
+test: PACKAGES += $(TEST_PACKAGES)
 test: setup
 	cargo test --quiet
 

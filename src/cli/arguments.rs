@@ -25,9 +25,9 @@ pub fn command() -> Command {
         .disable_version_flag(true)
         .override_usage("mkosi [OPTION...] [VERB] [IMAGE...] [-- ARGUMENT...]")
         .help_template(format!("{{about}}\n\nUsage: {{usage}}\n\n{}\n\n{{all-args}}", verbs_help()))
-        .arg(Arg::new("verb").hide(true))
-        .arg(Arg::new("words").num_args(0..).hide(true))
-        .arg(Arg::new("arguments").num_args(0..).last(true).allow_hyphen_values(true).hide(true))
+        .arg(Arg::new("verb").index(1).hide(true))
+        .arg(Arg::new("words").index(2).num_args(0..).hide(true))
+        .arg(Arg::new("arguments").index(3).num_args(0..).last(true).allow_hyphen_values(true).hide(true))
         .arg(
             Arg::new("directory")
                 .short('C')
@@ -108,7 +108,7 @@ pub(super) const IGNORED: &[(&str, bool)] =
 fn verbs_help() -> String {
     let mut text = "Verbs:\n".to_owned();
     for verb in Verb::ALL.iter().filter(|verb| verb.implemented()) {
-        text.push_str(&format!("  {:<12} {}\n", verb.name(), verb.help()));
+        text.push_str(&format!("  {:<13} {}\n", verb.name(), verb.help()));
     }
     text.pop();
     text

@@ -4,20 +4,27 @@ pub mod arguments;
 mod build;
 pub mod cat_config;
 mod clean;
+pub mod completion;
+pub mod configure;
+pub mod documentation;
+pub mod init;
 pub mod options;
+pub mod pager;
 mod progress;
+pub mod resources;
+pub mod roff;
 mod session;
 mod store_words;
 pub mod summary;
 pub mod verbs;
 
 use std::ffi::OsString;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use crate::config::{Diagnostics, HostFacts, LoadInput, Loaded, load};
 use options::{Invocation, Stop};
+use pager::print;
 use verbs::Verb;
 
 /// Does what the arguments, without the program's name, ask for.
@@ -35,8 +42,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("{warning}");
     }
     if !invocation.verb.implemented() {
-        eprintln!("error: this version can't do `mkosi {}` yet", invocation.verb.name());
-        return ExitCode::FAILURE;
+        return not_yet(invocation.verb);
+    }
+    if invocation.verb.needs_no_configuration() {
+        return without_configuration(&invocation, &here);
     }
     // The store of a user holds files of the user's subordinate ids, which only root of a namespace can read.
     if invocation.verb.uses_store()
@@ -45,7 +54,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
-    let loaded = match load(&load_input(&invocation)) {
+    // Kept to the end: what it holds may be copied into images.
+    let built_in = match resources::resources(resources::runtime_directory().as_deref()) {
+        Ok(built_in) => built_in,
+        Err(error) => {
+            eprintln!("error: can't write the built-in configurations into a temporary directory: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let input = load_input(&invocation, &built_in.path);
+    let mut loaded = match load(&input) {
         Ok(loaded) => loaded,
         Err(Diagnostics(diagnostics)) => {
             for diagnostic in diagnostics {
@@ -57,11 +75,41 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     for warning in &loaded.warnings {
         eprintln!("{}", warning.clone().relative_to(&here));
     }
+    // As in systemd's mkosi, only what builds runs them: the summary shows what the files say.
+    if invocation.verb.needs_configure_scripts()
+        && let Err(error) = configure::run(&mut loaded, &input.environment, invocation.debug)
+    {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
     show(&invocation, &loaded, &here)
 }
 
-/// What a configuration is loaded from, for this program on this host.
-pub fn load_input(invocation: &Invocation) -> LoadInput {
+fn without_configuration(invocation: &Invocation, here: &Path) -> ExitCode {
+    match invocation.verb {
+        Verb::Init => {
+            finish_with(init::init(invocation, &HostFacts::detect(Path::new("/")), here).map_err(anyhow::Error::from))
+        }
+        Verb::Completion => finish_with(completion::script(&invocation.arguments).map_err(anyhow::Error::from)),
+        Verb::Documentation => {
+            let terminal = pager::on_terminal();
+            match documentation::render(&invocation.arguments, &invocation.doc_format, terminal) {
+                Ok(text) => pager::show(&text, invocation.no_pager),
+                Err(error) => finish(Err(error.into())),
+            }
+        }
+        verb => not_yet(verb),
+    }
+}
+
+fn not_yet(verb: Verb) -> ExitCode {
+    eprintln!("error: this version can't do `mkosi {}` yet", verb.name());
+    ExitCode::FAILURE
+}
+
+/// What a configuration is loaded from, for this program on this host. `built_in` is the directory of the built-in
+/// configurations, which `$MKOSI_RESOURCES` can overrule.
+pub fn load_input(invocation: &Invocation, built_in: &Path) -> LoadInput {
     LoadInput {
         directory: invocation.directory.clone(),
         options: invocation.settings.clone(),
@@ -70,16 +118,16 @@ pub fn load_input(invocation: &Invocation) -> LoadInput {
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect(),
         host: HostFacts::detect(Path::new("/")),
-        resources: std::env::var_os("MKOSI_RESOURCES").map(PathBuf::from),
+        resources: Some(std::env::var_os("MKOSI_RESOURCES").map_or_else(|| built_in.to_owned(), PathBuf::from)),
     }
 }
 
 fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
     match invocation.verb {
-        Verb::Summary if invocation.json => print(&format!("{}\n", summary::json(loaded))),
-        Verb::Summary => print(&summary::text(loaded, here, invocation.debug)),
+        Verb::Summary if invocation.json => pager::show(&format!("{}\n", summary::json(loaded)), invocation.no_pager),
+        Verb::Summary => pager::show(&summary::text(loaded, here, invocation.debug), invocation.no_pager),
         Verb::CatConfig => match cat_config::render(loaded, here) {
-            Ok(text) => print(&text),
+            Ok(text) => pager::show(&text, invocation.no_pager),
             Err(error) => {
                 eprintln!("error: can't read a configuration file any more: {error}");
                 ExitCode::FAILURE
@@ -90,10 +138,7 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         Verb::Clean => finish(clean::clean(invocation, loaded)),
         Verb::Graph => finish_with(build::graph(invocation, loaded)),
         Verb::Store => finish_with(clean::store(invocation, loaded)),
-        verb => {
-            eprintln!("error: this version can't do `mkosi {}` yet", verb.name());
-            ExitCode::FAILURE
-        }
+        verb => not_yet(verb),
     }
 }
 
@@ -108,14 +153,5 @@ fn finish_with(result: anyhow::Result<String>) -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Prints to standard output; a reader that went away is no failure.
-fn print(text: &str) -> ExitCode {
-    match std::io::stdout().lock().write_all(text.as_bytes()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-        Err(_) => ExitCode::FAILURE,
     }
 }

@@ -54,6 +54,7 @@ macro_rules! verbs {
 }
 
 verbs! {
+    Init "init" [] Nothing true "Write a small project to start from";
     Build "build" [] Images true "Build images";
     Summary "summary" [] Images true "Show what is configured, and where";
     Graph "graph" [] Images true "Show the steps of a build, and which of them would run";
@@ -73,11 +74,10 @@ verbs! {
     Burn "burn" [] Arguments false "Write the image to a drive";
     Bump "bump" [] Nothing false "Raise the image's version";
     Genkey "genkey" [] Nothing false "Make a key and certificate for Secure Boot";
-    Init "init" [] Nothing false "Set up the host";
     Dependencies "dependencies" [] Arguments false "List the packages that builds need on the host";
     LatestSnapshot "latest-snapshot" [] Nothing false "Show the newest snapshot of the mirror";
-    Documentation "documentation" [] Arguments false "Show the manual";
-    Completion "completion" [] Arguments false "Print completions for a shell";
+    Documentation "documentation" [] Arguments true "Show the manual";
+    Completion "completion" [] Arguments true "Print completions for a shell";
     Help "help" [] Nothing true "Show this help";
 }
 
@@ -90,6 +90,11 @@ impl Verb {
     /// Whether it reads or writes the store.
     pub const fn uses_store(self) -> bool {
         matches!(self, Self::Build | Self::Update | Self::Graph | Self::Clean | Self::Store)
+    }
+
+    /// Whether the configuration is what configure scripts make of it.
+    pub const fn needs_configure_scripts(self) -> bool {
+        matches!(self, Self::Build | Self::Update | Self::Graph | Self::Shell | Self::Boot | Self::Vm)
     }
 
     /// Whether it needs no configuration.

@@ -138,8 +138,8 @@ impl Context<'_> {
         for item in named {
             let path = match (item, &self.shared.input.resources) {
                 (Value::Path(path), _) => path.clone(),
-                (Value::Text(name), Some(resources)) => resources.join(name),
-                (Value::Text(name), None) => {
+                (Value::Text(name), Some(resources)) if resources.join(name).exists() => resources.join(name),
+                (Value::Text(name), _) => {
                     let error = Diagnostic::error(format!("the built-in configuration `{name}` is not installed"))
                         .hint("write the packages and settings that it stands for into a file of the project");
                     self.report(match at {

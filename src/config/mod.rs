@@ -8,6 +8,7 @@ mod context;
 mod defaults;
 mod derive;
 mod diagnostic;
+mod environment;
 mod host;
 mod image;
 mod json;
@@ -27,6 +28,7 @@ mod version;
 mod words;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
+pub use environment::{EnvironmentError, environment};
 pub use host::{HostFacts, default_release, filesystem, is_kernel_package};
 pub use image::{Image, View, ViewError};
 pub use json::{JsonError, apply_answer, expand_key};

@@ -21,6 +21,9 @@ const LOG_LIMIT: usize = 256 << 20;
 /// How many lines of a failed node's output an error carries.
 const TAIL: usize = 40;
 
+/// How programs and the operating system say that a disk or a quota is full.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
+
 /// Everything that bringing a node up to date takes.
 pub struct Job<'a> {
     /// The store.
@@ -91,11 +94,13 @@ impl Job<'_> {
         let record = self.store.record(key).ok().flatten()?;
         if self.options.verify_cache {
             for artifact in record.outputs.values() {
-                if let Err(error) = self.store.verify_artifact(artifact) {
-                    let text = format!("the stored result is damaged and is made again: {error}");
-                    self.observer.event(Event::Note { id: self.id, text: &text });
-                    return None;
-                }
+                let text = match self.store.check_artifact(artifact) {
+                    Ok(true) => continue,
+                    Ok(false) => "the stored result is damaged and is made again".to_owned(),
+                    Err(error) => format!("the stored result can't be read and is made again: {error}"),
+                };
+                self.observer.event(Event::Note { id: self.id, text: &text });
+                return None;
             }
         }
         Some(record)
@@ -124,11 +129,22 @@ impl Job<'_> {
             StageError::Cancelled => ExecError::Cancelled,
             error => ExecError::Node {
                 node: self.node.name(),
-                error: Box::new(error),
+                error: Box::new(if self.node.decl.publishes { error } else { self.with_cause(error, &log.tail) }),
                 tail: std::mem::take(&mut log.tail).into(),
                 log: log_path,
             },
         })
+    }
+
+    /// Names the store where a command of the stage found the disk full: only its words tell.
+    fn with_cause(&self, error: StageError, tail: &VecDeque<String>) -> StageError {
+        let full = |text: &str| FULL.iter().any(|words| text.contains(words));
+        let text = error.to_string();
+        let told = matches!(&error, StageError::Store(error) if error.is_full());
+        if told || !(full(&text) || tail.iter().any(|line| full(line))) {
+            return error;
+        }
+        StageError::Full { store: self.store.dir().to_path_buf(), text }
     }
 
     fn locked(&self, code: stage::StageFn, log: &mut Log<'_>) -> Result<Done, StageError> {

@@ -258,7 +258,7 @@ impl Builder<'_> {
                 edges.insert(input.name, edge);
                 continue;
             }
-            if let Some(digest) = self.hashed.paths.get(&(input.path.clone(), input.hidden.clone())) {
+            if let Some(digest) = self.hashed.paths.get(&(input.path.clone(), input.hidden.clone(), input.owners)) {
                 node.inputs.insert(input.name.clone(), *digest);
             }
             node.sources.insert(input.name, Source::Host { path: input.path, hidden: input.hidden });

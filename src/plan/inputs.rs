@@ -20,6 +20,14 @@ pub trait Digests: Sync {
     /// Why it can't be read.
     fn path(&self, path: &Path, hidden: &[PathBuf]) -> Result<Digest, String>;
 
+    /// The digest of a whole tree, with the owners of its files.
+    ///
+    /// # Errors
+    /// Why it can't be read.
+    fn owned(&self, path: &Path) -> Result<Digest, String> {
+        self.path(path, &[])
+    }
+
     /// The identity of a program of the host, `None` if there is none of that name.
     ///
     /// # Errors
@@ -120,6 +128,9 @@ pub(super) struct FileInput {
     pub path: PathBuf,
     /// What is no part of it.
     pub hidden: Vec<PathBuf>,
+    /// Whether the owners of files count: a base is a whole tree, and what else lies in a project belongs to whoever
+    /// cloned it.
+    pub owners: bool,
 }
 
 /// The file inputs of a stage for an image.
@@ -147,6 +158,7 @@ pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
                     setting: setting.clone(),
                     path: path.to_path_buf(),
                     hidden,
+                    owners: setting == "BaseTrees",
                 });
             }
         }
@@ -157,7 +169,7 @@ pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
 /// Digests of everything on the host that some node of the graph hashes, each path once.
 pub(super) struct Hashed {
     /// By path and what is hidden of it.
-    pub paths: HashMap<(PathBuf, Vec<PathBuf>), Digest>,
+    pub paths: HashMap<(PathBuf, Vec<PathBuf>, bool), Digest>,
     /// By the program's name.
     pub tools: HashMap<String, Digest>,
     /// By path.
@@ -183,16 +195,20 @@ pub(super) fn hash_inputs(
             host.extend(decl.host_files.iter().map(String::as_str));
             for input in file_inputs(image, decl) {
                 if outputs.producer(&input.path, own).is_none() {
-                    wanted.entry((input.path, input.hidden)).or_insert((image.name.clone(), input.setting));
+                    let place = (input.path, input.hidden, input.owners);
+                    wanted.entry(place).or_insert((image.name.clone(), input.setting));
                 }
             }
         }
     }
     let paths = wanted
         .into_par_iter()
-        .map(|((path, hidden), (image, setting))| match digests.path(&path, &hidden) {
-            Ok(digest) => Ok(((path, hidden), digest)),
-            Err(message) => Err(PlanError::Input { image, setting, path, message }),
+        .map(|((path, hidden, owners), (image, setting))| {
+            let digest = if owners { digests.owned(&path) } else { digests.path(&path, &hidden) };
+            match digest {
+                Ok(digest) => Ok(((path, hidden, owners), digest)),
+                Err(message) => Err(PlanError::Input { image, setting, path, message }),
+            }
         })
         .collect::<Result<HashMap<_, _>, _>>()?;
     let tools = tools

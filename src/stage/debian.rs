@@ -48,11 +48,14 @@ pub fn resolve(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let mut packages: Vec<String> = cx.view.texts("Packages").into_iter().map(str::to_owned).collect();
     packages.extend(cx.view.texts("VolatilePackages").into_iter().map(str::to_owned));
     let build = if cx.view.get("BuildScripts").is_empty() { Vec::new() } else { cx.view.texts("BuildPackages") };
+    let build_packages: Vec<String> = build.into_iter().map(str::to_owned).collect();
+    // A base that nothing is added to needs no package manager.
+    let adds = !(packages.is_empty() && build_packages.is_empty());
     let request = Request {
         base: !base_trees,
-        status: if base_trees { Some(status_of_base(cx)?) } else { None },
+        status: if base_trees && adds { Some(status_of_base(cx)?) } else { None },
         packages,
-        build_packages: build.into_iter().map(str::to_owned).collect(),
+        build_packages,
         recommends: cx.view.bool("WithRecommends"),
     };
     let layer = |need: &str| match cx.needs.get(need) {
@@ -305,8 +308,11 @@ fn base_layers(cx: &mut Context<'_>) -> Result<Vec<Digest>, StageError> {
             read_only: false,
             optional: false,
         });
+        let path_is_directory = path.is_dir();
         spec.mounts.push(Mount::Bind { source: path, target: inside.clone().into(), read_only: true, optional: false });
-        let step = Step::Copy { from: inside.into(), to: "/".to_owned(), owners, epoch: None };
+        // The times of a directory are in no key, so they must not be in the layer.
+        let epoch = path_is_directory.then(|| cx.epoch());
+        let step = Step::Copy { from: inside.into(), to: "/".to_owned(), owners, epoch };
         apply(cx, spec, &[step])?;
         layers.push(cx.store.add_layer(&upper, None, &cx.ingest())?.digest);
     }
