@@ -375,6 +375,29 @@ fn package_commands_act_on_the_image() {
 }
 
 #[test]
+fn a_shell_opens_where_a_script_failed() {
+    use std::io::Write;
+    for (script, expected) in [
+        ("mkosi.postinst", "/work/src /buildroot got here\n"),
+        ("mkosi.postinst.chroot", "/work/src in-image got here\n"),
+    ] {
+        let project = Project::new();
+        project.script(script, "echo got here >/tmp/x; echo got here >${BUILDROOT-}/left; exit 3");
+        let mut command = project.command(&["--debug-shell"]);
+        command.stdin(std::process::Stdio::piped());
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut shell = child.stdin.take().unwrap();
+        shell.write_all(b"echo $PWD ${BUILDROOT-in-image} $(cat ${BUILDROOT-}/left)\n").unwrap();
+        drop(shell);
+        let ran = child.wait_with_output().unwrap();
+        assert!(!ran.status.success());
+        assert_eq!(String::from_utf8_lossy(&ran.stdout), expected);
+        assert!(String::from_utf8_lossy(&ran.stderr).contains("status 3"));
+    }
+}
+
+#[test]
 fn a_failed_script_is_named_with_its_end() {
     let project = Project::new();
     project.script("mkosi.postinst.d/10-fails", "echo last words; exit 9");

@@ -215,6 +215,7 @@ impl Job<'_> {
             log,
             cancel: self.cancel,
             force: self.options.force.outputs,
+            debug_shell: self.options.debug_shell,
         };
         let outputs = code(&mut context)?;
         // A setting outside the view would be missing from the key.
@@ -314,8 +315,11 @@ impl Write for Log<'_> {
             let kept = bytes.get(..self.room).unwrap_or(bytes);
             self.room -= kept.len();
             let cut = kept.len() < bytes.len();
-            if file.write_all(kept).is_err() || (cut && file.write_all(b"\n[the rest was not kept]\n").is_err()) || cut
-            {
+            let failed = file.write_all(kept).is_err();
+            if cut {
+                let _ = file.write_all(b"\n[the rest was not kept]\n");
+            }
+            if failed || cut {
                 self.file = None;
             }
         }
