@@ -3,7 +3,7 @@
 #[path = "scripts/project.rs"]
 mod project;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mkosi::stage::script::{Kind, TABLE};
 use project::Project;
@@ -18,6 +18,11 @@ const KINDS: [(Kind, &str); 7] = [
     (Kind::PostOutput, "mkosi.postoutput"),
     (Kind::Clean, "mkosi.clean"),
 ];
+
+/// What `env` printed.
+fn variables(text: &str) -> BTreeMap<String, String> {
+    text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+}
 
 #[test]
 fn each_kind_gets_the_variables_of_the_table() {
@@ -44,26 +49,21 @@ fn each_kind_gets_the_variables_of_the_table() {
         project.script(name, &format!("env >{to}\n{more}"));
     }
     project.done(&[]);
+    assert_eq!(project.output("prepare-build"), project.output("prepare-final"));
     for (kind, _) in KINDS {
-        let variables = match kind {
-            Kind::Sync => {
-                let text = project.read("src/env-sync");
-                text.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
-            }
-            Kind::Clean => {
-                project.done(&["clean"]);
-                let text = project.read("src/env-clean");
-                text.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
-            }
-            Kind::Prepare => {
-                assert_eq!(project.variables("prepare-build"), project.variables("prepare-final"));
-                project.variables("prepare-final")
-            }
-            Kind::Build => project.variables("build-script"),
-            Kind::PostInstallation => project.variables("postinst"),
-            Kind::Finalize => project.variables("finalize"),
-            Kind::PostOutput => project.variables("postoutput"),
+        if kind == Kind::Clean {
+            project.done(&["clean"]);
+        }
+        let name = match kind {
+            Kind::Sync => "src/env-sync",
+            Kind::Clean => "src/env-clean",
+            Kind::Prepare => "mkosi.output/prepare-final",
+            Kind::Build => "mkosi.output/build-script",
+            Kind::PostInstallation => "mkosi.output/postinst",
+            Kind::Finalize => "mkosi.output/finalize",
+            Kind::PostOutput => "mkosi.output/postoutput",
         };
+        let variables = variables(&project.read(name));
         let set: BTreeSet<&str> = variables.keys().map(String::as_str).collect();
         let general = [
             "PATH",
@@ -372,6 +372,29 @@ fn package_commands_act_on_the_image() {
         assert!(!project.exists(&format!("mkosi.output/image/{left}")), "{left}");
     }
     assert!(project.done(&[]).contains("up to date"));
+}
+
+#[test]
+fn a_shell_opens_where_a_script_failed() {
+    use std::io::Write;
+    for (script, expected) in [
+        ("mkosi.postinst", "/work/src /buildroot got here\n"),
+        ("mkosi.postinst.chroot", "/work/src in-image got here\n"),
+    ] {
+        let project = Project::new();
+        project.script(script, "echo got here >/tmp/x; echo got here >${BUILDROOT-}/left; exit 3");
+        let mut command = project.command(&["--debug-shell"]);
+        command.stdin(std::process::Stdio::piped());
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let mut shell = child.stdin.take().unwrap();
+        shell.write_all(b"echo $PWD ${BUILDROOT-in-image} $(cat ${BUILDROOT-}/left)\n").unwrap();
+        drop(shell);
+        let ran = child.wait_with_output().unwrap();
+        assert!(!ran.status.success());
+        assert_eq!(String::from_utf8_lossy(&ran.stdout), expected);
+        assert!(String::from_utf8_lossy(&ran.stderr).contains("status 3"));
+    }
 }
 
 #[test]

@@ -33,7 +33,12 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
         session.store.empty_pool()?;
     }
     choose_backend(&session.store);
-    let options = Options { force: session.force.clone(), verify_cache: invocation.verify_cache, jobs: 0 };
+    let options = Options {
+        force: session.force.clone(),
+        verify_cache: invocation.verify_cache,
+        jobs: 0,
+        debug_shell: invocation.debug_shell,
+    };
     if !session.plan.ahead().is_empty() {
         let terminal = Terminal::new(&session.plan, invocation.debug);
         let result = run_ahead(&session.plan, &session.store, &options, &terminal, &cancel);

@@ -15,6 +15,9 @@ use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError};
 use crate::store::{Artifact, Layer, Record, Slot, Store};
 use crate::types::Digest;
 
+/// How much of a node's output its log keeps, in bytes. A command that prints without end must not fill the disk.
+const LOG_LIMIT: usize = 256 << 20;
+
 /// How many lines of a failed node's output an error carries.
 const TAIL: usize = 40;
 
@@ -219,6 +222,7 @@ impl Job<'_> {
             log,
             cancel: self.cancel,
             force: self.options.force.outputs,
+            debug_shell: self.options.debug_shell,
         };
         let outputs = code(&mut context)?;
         // A setting outside the view would be missing from the key.
@@ -285,6 +289,8 @@ fn profile(node: &Node) -> Profile {
 /// Keeps what a node's commands print: all of it in a file, the last lines for an error, each line for the observer.
 struct Log<'a> {
     file: Option<File>,
+    /// How many bytes the file may still get.
+    room: usize,
     id: NodeId,
     observer: &'a dyn Observer,
     line: Vec<u8>,
@@ -295,7 +301,7 @@ impl<'a> Log<'a> {
     fn new(path: &Path, id: NodeId, observer: &'a dyn Observer) -> Self {
         let parent = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let file = std::fs::create_dir_all(parent).and_then(|()| File::create(path)).ok();
-        Self { file, id, observer, line: Vec::new(), tail: VecDeque::new() }
+        Self { file, room: LOG_LIMIT, id, observer, line: Vec::new(), tail: VecDeque::new() }
     }
 
     fn end_line(&mut self) {
@@ -312,10 +318,17 @@ impl<'a> Log<'a> {
 impl Write for Log<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         // A full disk must not stop a command that only wants to print.
-        if let Some(file) = &mut self.file
-            && file.write_all(bytes).is_err()
-        {
-            self.file = None;
+        if let Some(file) = &mut self.file {
+            let kept = bytes.get(..self.room).unwrap_or(bytes);
+            self.room -= kept.len();
+            let cut = kept.len() < bytes.len();
+            let failed = file.write_all(kept).is_err();
+            if cut {
+                let _ = file.write_all(b"\n[the rest was not kept]\n");
+            }
+            if failed || cut {
+                self.file = None;
+            }
         }
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             // A line without an end is kept to a bound.

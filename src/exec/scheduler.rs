@@ -20,6 +20,8 @@ pub struct Options {
     pub verify_cache: bool,
     /// How many nodes of the processor's pool run at once; 0 for one per processor.
     pub jobs: usize,
+    /// Whether the user gets a shell in the sandbox of a script that fails.
+    pub debug_shell: bool,
 }
 
 /// What a run did.

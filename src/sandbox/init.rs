@@ -142,12 +142,11 @@ fn first_process(inside: &Inside<'_>, status: &Status, alive: &OwnedFd) -> Resul
     root::enter(&inside.base, inside.mounts, inside.links)?;
     if let (true, Some(limits)) = (inside.broker, inside.command.harden)
         && let Some(listener) = broker::listen()
+        && let Fork::Child = sys::fork().tried(|| "start the process that enters images".to_owned())?
     {
-        if let Fork::Child = sys::fork().tried(|| "start the process that enters images".to_owned())? {
-            die_with_parent()?;
-            release_streams()?;
-            broker::serve(&listener, limits);
-        }
+        die_with_parent()?;
+        release_streams()?;
+        broker::serve(&listener, limits);
     }
     match sys::fork().tried(|| "start the command's process".to_owned())? {
         Fork::Child => {

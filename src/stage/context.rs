@@ -95,6 +95,8 @@ pub struct Context<'a> {
     pub cancel: &'a Cancel,
     /// Whether an output that is not ours may be replaced.
     pub force: bool,
+    /// Whether the user gets a shell in the sandbox of a script that fails.
+    pub debug_shell: bool,
 }
 
 /// A specification that holds the host's tools, and the network if that is asked for.

@@ -1,6 +1,6 @@
 //! Projects without packages whose image is a tree of the host's shell and a few tools.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -55,7 +55,10 @@ pub struct Project {
 
 impl Project {
     pub fn new() -> Self {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        Self::new_in(Path::new(env!("CARGO_TARGET_TMPDIR")))
+    }
+
+    pub fn new_in(place: &Path) -> Self {
         let project = Self { dir: tempfile::Builder::new().prefix("scripts-").tempdir_in(place).unwrap() };
         project.write("mkosi.conf", CONFIGURATION);
         project.write("src/code", "the code\n");
@@ -96,12 +99,6 @@ impl Project {
     /// A file of the output directory.
     pub fn output(&self, name: &str) -> String {
         self.read(&format!("mkosi.output/{name}"))
-    }
-
-    /// The variables that a script wrote to a file of the output directory with `env`.
-    pub fn variables(&self, name: &str) -> BTreeMap<String, String> {
-        let text = self.output(name);
-        text.lines().filter_map(|line| line.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
     }
 
     pub fn command(&self, arguments: &[&str]) -> Command {

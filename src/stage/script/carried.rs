@@ -112,7 +112,8 @@ fn copy_packages(from: &Path, to: &Path) -> Result<(), StageError> {
             continue;
         };
         let target = to.join(name);
-        if !target.exists() {
+        // A link that an earlier script left there counts as well: a copy must not go where it points.
+        if target.symlink_metadata().is_err() {
             std::fs::copy(&path, &target).map_err(StageError::io("copy a package to", &target))?;
         }
     }

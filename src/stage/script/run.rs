@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::carried::Carried;
 use super::environment::{CONFIG, Facts, Kind, config_json, environment};
 use super::{sources, wrappers};
-use crate::sandbox::{Mount, Spec};
+use crate::sandbox::{Input, Mount, Output, Spec};
 use crate::stage::{Context, Root, StageError, Tree};
 
 /// Settings whose directories builds write to.
@@ -55,7 +55,12 @@ impl Runner<'_> {
             let spec = self.spec(&base, &name, &path, arguments);
             cx.run(&spec).map_err(|error| match error {
                 // The name in the sandbox is the same for all scripts of a kind.
-                StageError::Command { exit, .. } => StageError::Command { command: called, exit },
+                StageError::Command { exit, .. } => {
+                    if cx.debug_shell {
+                        debug_shell(cx, &spec, &called);
+                    }
+                    StageError::Command { command: called, exit }
+                }
                 StageError::Sandbox(text) => StageError::Sandbox(format!("{name}: {text}")),
                 other => other,
             })?;
@@ -118,6 +123,22 @@ impl Runner<'_> {
         spec.mounts.extend(self.after.iter().cloned());
         spec.cwd = "/work/src".into();
         Ok(spec)
+    }
+}
+
+/// Opens a shell for the user in the sandbox as the script left it: the same mounts and variables, and what it wrote. One
+/// that can't be opened is told of and changes nothing of the failure.
+fn debug_shell(cx: &mut Context<'_>, failed: &Spec, called: &str) {
+    let mut spec = failed.clone();
+    let in_image = spec.argv.first().is_some_and(|word| word == "mkosi-chroot");
+    let argv: &[&str] = if in_image { &["mkosi-chroot", "sh"] } else { &["sh"] };
+    spec.argv = argv.iter().map(|word| (*word).to_owned()).collect();
+    eprintln!(
+        "{called} failed; this is a shell where it ran (the script is {}). Leave it to end the build.",
+        failed.env.get("SCRIPT").map_or("in /work", String::as_str)
+    );
+    if let Err(error) = spec.run(Input::Inherit, Output::Inherit, cx.cancel) {
+        cx.note(&format!("no shell could be opened: {error}"));
     }
 }
 

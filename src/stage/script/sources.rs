@@ -105,19 +105,21 @@ fn copied(cx: &Context<'_>, target: PathBuf, index: usize, source: &Source) -> R
     Ok(Mount::Bind { source: copy, target, read_only: false, optional: false })
 }
 
-/// The directories below the build directory that keep the changes to a source, and their overlay's work directory.
+/// The directories next to the build directory that keep the changes to a source, and their overlay's work directory.
+/// Not in it: what a script could replace by a link there would be written to next time.
 fn kept(build: &Path, target: &Path) -> Result<(PathBuf, PathBuf), StageError> {
     let name = target.strip_prefix(SOURCES).unwrap_or(target).to_string_lossy().replace('/', "~");
+    let own = build.with_file_name(format!("{}.sources", build.file_name().unwrap_or_default().to_string_lossy()));
     let make = |path: PathBuf| {
         std::fs::create_dir_all(&path).map_err(StageError::io("make the directory", &path))?;
         Ok::<_, StageError>(path)
     };
-    let work = build.join(format!("mkosi.buildovl.{name}.work"));
+    let work = own.join(format!("{name}.work"));
     // What an overlay that was killed left there can't be used again.
     if work.exists() {
         crate::store::remove_tree(&work)?;
     }
-    Ok((make(build.join(format!("mkosi.buildovl.{name}")))?, make(work)?))
+    Ok((make(own.join(format!("{name}.changes")))?, make(work)?))
 }
 
 /// Whites out hidden paths of `root` in an upper directory.
@@ -127,10 +129,8 @@ fn hide(upper: &Path, root: &Path, hidden: &[PathBuf]) -> Result<(), StageError>
         if path.symlink_metadata().is_err() {
             continue;
         }
-        let target = upper.join(relative);
-        if let Some(parent) = target.parent() {
-            std::fs::create_dir_all(parent).map_err(StageError::io("make the directory", parent))?;
-        }
+        let Some(parent) = plain_parent(upper, relative)? else { continue };
+        let target = parent.join(relative.file_name().unwrap_or_default());
         let made = nix::sys::stat::mknod(
             &target,
             nix::sys::stat::SFlag::S_IFCHR,
@@ -146,6 +146,21 @@ fn hide(upper: &Path, root: &Path, hidden: &[PathBuf]) -> Result<(), StageError>
         }
     }
     Ok(())
+}
+
+/// Makes the directory that a path of an upper directory lies in. Nothing where a script has put something else in the
+/// way: that hides what is below it.
+fn plain_parent(upper: &Path, relative: &Path) -> Result<Option<PathBuf>, StageError> {
+    let mut at = upper.to_path_buf();
+    for component in relative.parent().unwrap_or(Path::new("")).components() {
+        at.push(component);
+        match at.symlink_metadata() {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => return Ok(None),
+            Err(_) => std::fs::create_dir(&at).map_err(StageError::io("make the directory", &at))?,
+        }
+    }
+    Ok(Some(at))
 }
 
 /// Mounts the user's own directories writable, for the kinds that are there to change them (`mkosi.sync`,
