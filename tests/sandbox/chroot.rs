@@ -205,3 +205,42 @@ fn it_works_on_an_overlay_and_leaves_the_upper_directory_clean() {
     paths.sort_unstable();
     assert_eq!(paths, ["", "etc", "etc/conf", "new"]);
 }
+
+#[test]
+fn a_killed_caller_takes_the_command_with_it() {
+    let image = Image::new();
+    let seconds = unique_seconds();
+    let script = format!(
+        "mkosi-chroot sh -c 'trap \"\" TERM; sleep {seconds}' & caller=$!
+         until ps -A -o args= | grep -q '^sleep {seconds}'; do sleep 0.05; done
+         kill -KILL $caller
+         until ! ps -A -o args= | grep -q '^sleep {seconds}'; do sleep 0.05; done; echo gone"
+    );
+    assert_eq!(output(&image.spec(&script)), "gone\n");
+}
+
+#[test]
+fn a_command_within_has_the_image_prepared_and_its_users() {
+    let image = Image::new();
+    std::fs::write(image.root().join("etc/passwd"), "root:x:0:0::/:/bin/sh\nours:x:4711:4711::/:/bin/sh\n").unwrap();
+    let before = image.listing();
+    let text = output(&image.spec(
+        "cd /usr; mkosi-within sh -c 'pwd; id -u ours; ls /usr/bin/env; echo $BUILDROOT
+             test -e /buildroot/proc/self/stat && cat /buildroot/run/host/container-manager; exit 0'
+         ls /buildroot/run/host 2>&1 | grep -c 'No such'",
+    ));
+    assert_eq!(text, "/usr\n4711\n/usr/bin/env\n/buildroot\nmkosi\n1\n");
+    assert_eq!(image.listing(), before);
+}
+
+#[test]
+fn no_command_may_mount_or_look_into_the_broker() {
+    let image = Image::new();
+    let text = output(&image.spec(
+        "for pid in 1 2; do head -c 1 /proc/$pid/environ 2>/dev/null && echo read; 
+             for f in /proc/$pid/root /proc/$pid/cwd /proc/$pid/exe /proc/$pid/fd/*; do readlink $f; ls -d $f/. 2>/dev/null; cat $f 2>/dev/null; done; done
+         mount -t tmpfs none /tmp 2>/dev/null && echo mounted
+         mkosi-chroot cat /proc/self/status | grep CapBnd >/tmp/a; grep CapBnd /proc/self/status | cmp - /tmp/a && echo same",
+    ));
+    assert_eq!(text, "same\n");
+}
