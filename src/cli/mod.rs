@@ -24,7 +24,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config::{Diagnostics, HostFacts, LoadInput, Loaded, OptionSetting, load, project_directory};
+use crate::config::{Diagnostic, Diagnostics, HostFacts, LoadInput, Loaded, OptionSetting, load, project_directory};
 use options::{Invocation, Stop};
 use pager::print;
 use verbs::Verb;
@@ -47,10 +47,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if !invocation.verb.implemented() {
         return not_yet(invocation.verb);
     }
-    for warning in &invocation.warnings {
-        eprintln!("{warning}");
-    }
     if invocation.verb.needs_no_configuration() {
+        say(&invocation.warnings);
         return without_configuration(&invocation, &here);
     }
     // The store of a user holds files of the user's subordinate ids, which only root of a namespace can read.
@@ -60,6 +58,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
+    // Only now: outside the namespace this program starts once more.
+    say(&invocation.warnings);
     let bumps = invocation.verb == Verb::Bump
         || (invocation.auto_bump && matches!(invocation.verb, Verb::Build | Verb::Update));
     let given = invocation.settings.clone();
@@ -113,6 +113,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match show(&invocation, &loaded, &here) {
         status if status == ExitCode::SUCCESS && bumps => finish(write_version(&loaded)),
         status => status,
+    }
+}
+
+fn say(warnings: &[Diagnostic]) {
+    for warning in warnings {
+        eprintln!("{warning}");
     }
 }
 

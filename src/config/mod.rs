@@ -9,6 +9,8 @@ mod defaults;
 mod derive;
 mod diagnostic;
 mod environment;
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod image;
 mod json;
