@@ -56,7 +56,7 @@ impl Bench {
 
     fn resolve(&mut self, repositories: &Repositories, request: &Request) -> Result<Resolution, Error> {
         let synced = self.path("synced");
-        resolve(&mut self.cx(), repositories, &synced, request)
+        resolve(&mut self.cx(), repositories, &synced, None, request)
     }
 
     fn packages(&mut self, repositories: &Repositories, packages: &[&str]) -> Result<Vec<Package>, Error> {

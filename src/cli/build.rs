@@ -4,9 +4,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::options::Invocation;
 use super::progress::Terminal;
-use super::session::Session;
+use super::session::{self, Session};
 use crate::config::Loaded;
-use crate::exec::{ExecError, Options, execute};
+use crate::exec::{ExecError, Options, execute, run_ahead};
 use crate::plan::{Format, Plan, render};
 use crate::sandbox::Cancel;
 use crate::store::{Backend, Store};
@@ -21,7 +21,10 @@ const OLD: Duration = Duration::from_secs(7 * 24 * 3600);
 /// When the graph can't be compiled or a node fails.
 pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow::Result<()> {
     let begun = Instant::now();
-    let session = Session::open(invocation, loaded, refresh)?;
+    let mut session = Session::open(invocation, loaded, refresh)?;
+    for line in session::unsupported(loaded)? {
+        eprintln!("warning: {line}");
+    }
     let cancel = Cancel::default();
     let on_signal = cancel.clone();
     // Without a handler Ctrl-C ends the program at once, which the store survives.
@@ -30,7 +33,21 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
         session.store.empty_pool()?;
     }
     choose_backend(&session.store);
-    let options = Options { force: session.force.clone(), verify_cache: invocation.verify_cache, jobs: 0 };
+    let options = Options {
+        force: session.force.clone(),
+        verify_cache: invocation.verify_cache,
+        jobs: 0,
+        debug_shell: invocation.debug_shell,
+    };
+    if !session.plan.ahead().is_empty() {
+        let terminal = Terminal::new(&session.plan, invocation.debug);
+        let result = run_ahead(&session.plan, &session.store, &options, &terminal, &cancel);
+        terminal.finish();
+        if result.map_err(|error| failed(error, invocation.debug))? {
+            session = Session::open(invocation, loaded, refresh)?;
+            choose_backend(&session.store);
+        }
+    }
     let terminal = Terminal::new(&session.plan, invocation.debug);
     let result = execute(&session.plan, &session.store, &options, &terminal, &cancel);
     terminal.finish();

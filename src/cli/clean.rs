@@ -28,6 +28,9 @@ pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
             }
         }
     }
+    for image in loaded.images.iter().filter(|image| named(&image.name)) {
+        crate::stage::script::clean(image, &mut std::io::stderr(), &crate::sandbox::Cancel::default())?;
+    }
     if invocation.force > 0 {
         let store = Store::open(&store_directory(loaded.image("main")))?;
         let removed = store.forget_project(&loaded.project.to_string_lossy())?;
@@ -43,18 +46,21 @@ pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the words are none of these, or the store can't be read; damage that was found and not repaired.
-pub fn store(arguments: &[String], loaded: &Loaded) -> anyhow::Result<String> {
+pub fn store(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<String> {
     let store = Store::open(&store_directory(loaded.image("main")))?;
-    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let words: Vec<&str> = invocation.arguments.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["du"] | [] => Ok(store_words::usage(&store.du()?)),
-        ["gc", options @ ..] => Ok(store_words::cleaned(&store.gc(&store_words::policy(options)?)?)),
-        ["verify", "--repair"] => Ok(store_words::verified(&store.verify(true)?, true)),
-        ["verify"] => {
-            let report = store.verify(false)?;
-            let words = store_words::verified(&report, false);
-            if report.damaged.is_empty() { Ok(words) } else { bail!("{}", words.trim_end()) }
+        ["gc"] => {
+            let policy = store_words::policy(invocation.max_size.as_deref(), &invocation.keep_days)?;
+            Ok(store_words::cleaned(&store.gc(&policy)?))
         }
-        other => bail!("`mkosi store {}` is unknown: gc, verify or du", other.join(" ")),
+        ["verify"] => {
+            let report = store.verify(invocation.repair)?;
+            let words = store_words::verified(&report, invocation.repair);
+            let sound = report.damaged.is_empty() || invocation.repair;
+            if sound { Ok(words) } else { bail!("{}", words.trim_end()) }
+        }
+        other => bail!("`mkosi store {}` is unknown: du, gc or verify", other.join(" ")),
     }
 }

@@ -185,7 +185,7 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         // The version is written when all else went well.
         Verb::Bump => ExitCode::SUCCESS,
         Verb::Graph => finish_with(build::graph(invocation, loaded)),
-        Verb::Store => finish_with(clean::store(&invocation.arguments, loaded)),
+        Verb::Store => finish_with(clean::store(invocation, loaded)),
         verb => not_yet(verb),
     }
 }

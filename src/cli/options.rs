@@ -40,6 +40,12 @@ pub struct Invocation {
     pub debug_timing: bool,
     /// Don't page long output.
     pub no_pager: bool,
+    /// Whether `store verify` removes what is damaged.
+    pub repair: bool,
+    /// The size that `store gc` comes down to.
+    pub max_size: Option<String>,
+    /// For how many days `store gc` keeps what was used.
+    pub keep_days: String,
     /// Print JSON.
     pub json: bool,
     /// How `mkosi graph` prints: the value of its `--format`.
@@ -139,6 +145,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
         debug_sandbox: matches.get_flag("debug-sandbox"),
         debug_timing: matches.get_flag("debug-timing"),
         no_pager: matches.get_flag("no-pager"),
+        repair: matches.get_flag("repair"),
+        max_size: text("max-size"),
+        keep_days: text("keep-days").unwrap_or_default(),
         json: matches.get_flag("json"),
         no_cache: matches.get_flag("no-cache"),
         verify_cache: matches.get_flag("verify-cache"),

@@ -8,7 +8,7 @@ use super::options::Invocation;
 use crate::config::table::SETTINGS;
 use crate::config::{Image, Loaded, Origin, Sourced, Value, environment};
 use crate::exec::{Force, HostDigests, StoreLookup};
-use crate::plan::{Declarations, NodeId, Plan, Preview, compile, preview};
+use crate::plan::{self, Declarations, NodeId, Plan, PlanError, Preview, compile, preview};
 use crate::store::{Hasher, Store};
 
 /// A store and the plan of the images that were asked for.
@@ -27,11 +27,13 @@ impl Session {
     /// # Errors
     /// When the store can't be opened, or an input of the graph can't be read.
     pub fn open(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow::Result<Self> {
-        let store = Store::open(&store_directory(loaded.image("main")))?;
-        let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
-        let declarations = Declarations::built_in(&known)?;
-        let hasher = Hasher::new(&store);
+        let declarations = declarations()?;
         let goals = goals(loaded);
+        for image in goals.iter().filter_map(|name| loaded.image(name)) {
+            plan::check(image, &declarations)?;
+        }
+        let store = Store::open(&store_directory(loaded.image("main")))?;
+        let hasher = Hasher::new(&store);
         let mut images: Vec<Image> = loaded.images.iter().map(with_output_directory).collect();
         for image in &mut images {
             take_environment_files(image)?;
@@ -54,6 +56,31 @@ impl Session {
         }
         preview(&self.plan, &nodes, &StoreLookup { store: &self.store, force: &self.force })
     }
+}
+
+/// The declarations of the stages.
+fn declarations() -> Result<Declarations, PlanError> {
+    let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
+    Declarations::built_in(&known)
+}
+
+/// What the images that were asked for wish and no stage does, a line for each, for people.
+///
+/// # Errors
+/// When the declarations can't be read.
+pub fn unsupported(loaded: &Loaded) -> Result<Vec<String>, PlanError> {
+    let declarations = declarations()?;
+    let mut lines = Vec::new();
+    for image in goals(loaded).iter().filter_map(|name| loaded.image(name)) {
+        for (setting, origin) in plan::unsupported(image, &declarations) {
+            let line = format!("`{setting}=` ({origin}) is not supported yet and has no effect");
+            // Images share what the main image hands down to them.
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    Ok(lines)
 }
 
 /// What `EnvironmentFiles=` say counts like `Environment=`, which goes before it.

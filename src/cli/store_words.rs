@@ -3,31 +3,19 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 
 use crate::store::{GcPolicy, GcReport, Usage, VerifyReport};
 use crate::types::human;
 
-/// What was used within this time is kept by `mkosi store gc` unless `--keep-days` says otherwise.
-const KEEP_DAYS: u64 = 7;
-
-/// Reads the options of `mkosi store gc`: `--max-size=10G`, `--keep-days=7`.
+/// Reads the options of `mkosi store gc`.
 ///
 /// # Errors
-/// An option that is unknown or whose value can't be read.
-pub fn policy(options: &[&str]) -> anyhow::Result<GcPolicy> {
-    let mut policy = GcPolicy { max_size: None, keep: Duration::from_secs(KEEP_DAYS * 86_400) };
-    for option in options {
-        match option.split_once('=') {
-            Some(("--max-size", size)) => policy.max_size = Some(parse_size(size)?),
-            Some(("--keep-days", days)) => {
-                let days: u64 = days.parse().with_context(|| format!("`{days}` is no number of days"))?;
-                policy.keep = Duration::from_secs(days.saturating_mul(86_400));
-            }
-            _ => bail!("`mkosi store gc` has no option `{option}`: --max-size=SIZE, --keep-days=DAYS"),
-        }
-    }
-    Ok(policy)
+/// A value that can't be read.
+pub fn policy(max_size: Option<&str>, keep_days: &str) -> anyhow::Result<GcPolicy> {
+    let days: u64 = keep_days.parse().with_context(|| format!("--keep-days={keep_days} is no number of days"))?;
+    let max_size = max_size.map(parse_size).transpose()?;
+    Ok(GcPolicy { max_size, keep: Duration::from_secs(days.saturating_mul(86_400)) })
 }
 
 /// A size in bytes, or with K, M, G or T (powers of 1024).
@@ -93,10 +81,10 @@ mod tests {
 
     #[test]
     fn options_of_clean_up() {
-        let policy = policy(&["--max-size=10G", "--keep-days=0"]).unwrap();
+        let policy = policy(Some("10G"), "0").unwrap();
         assert_eq!(policy, GcPolicy { max_size: Some(10 << 30), keep: Duration::ZERO });
-        for wrong in ["--max-size=x", "--max-size=99999999T", "--keep-days=-1", "--size=1"] {
-            assert!(super::policy(&[wrong]).is_err(), "{wrong}");
+        for (size, days) in [(Some("x"), "1"), (Some("99999999T"), "1"), (None, "-1"), (Some(""), "1")] {
+            assert!(super::policy(size, days).is_err(), "{size:?} {days}");
         }
     }
 }

@@ -6,6 +6,31 @@ use std::path::{Path, PathBuf};
 
 use super::{Sourced, Value};
 
+/// What an image and a view of it read in the same way, on top of `get`.
+macro_rules! getters {
+    () => {
+        /// The value of a boolean setting; false where it is not set.
+        pub fn bool(&self, setting: &str) -> bool {
+            self.get(setting).as_bool().unwrap_or(false)
+        }
+
+        /// The value of a text setting.
+        pub fn text(&self, setting: &str) -> Option<&str> {
+            self.get(setting).as_text()
+        }
+
+        /// The texts of a list setting.
+        pub fn texts(&self, setting: &str) -> Vec<&str> {
+            self.get(setting).items().iter().filter_map(Value::as_text).collect()
+        }
+
+        /// The value of a path setting.
+        pub fn path(&self, setting: &str) -> Option<&Path> {
+            self.get(setting).as_path()
+        }
+    };
+}
+
 /// An image (preset) of the project with a value for every setting of the table.
 #[derive(Clone, Debug)]
 pub struct Image {
@@ -25,25 +50,7 @@ impl Image {
         self.values.get(setting).map_or(&NONE, |sourced| &sourced.value)
     }
 
-    /// The value of a boolean setting; false where it is not set.
-    pub fn bool(&self, setting: &str) -> bool {
-        self.get(setting).as_bool().unwrap_or(false)
-    }
-
-    /// The value of a text setting.
-    pub fn text(&self, setting: &str) -> Option<&str> {
-        self.get(setting).as_text()
-    }
-
-    /// The texts of a list setting.
-    pub fn texts(&self, setting: &str) -> Vec<&str> {
-        self.get(setting).items().iter().filter_map(Value::as_text).collect()
-    }
-
-    /// The value of a path setting.
-    pub fn path(&self, setting: &str) -> Option<&Path> {
-        self.get(setting).as_path()
-    }
+    getters!();
 }
 
 /// What went wrong when a stage asked for a setting.
@@ -103,25 +110,7 @@ impl View {
         })
     }
 
-    /// The value of a boolean setting; false where it is not set.
-    pub fn bool(&self, setting: &str) -> bool {
-        self.get(setting).as_bool().unwrap_or(false)
-    }
-
-    /// The value of a text setting.
-    pub fn text(&self, setting: &str) -> Option<&str> {
-        self.get(setting).as_text()
-    }
-
-    /// The texts of a list setting.
-    pub fn texts(&self, setting: &str) -> Vec<&str> {
-        self.get(setting).items().iter().filter_map(Value::as_text).collect()
-    }
-
-    /// The value of a path setting.
-    pub fn path(&self, setting: &str) -> Option<&Path> {
-        self.get(setting).as_path()
-    }
+    getters!();
 
     /// The first setting that was asked for and is not in the view, as an error.
     pub fn check(&self) -> Result<(), ViewError> {

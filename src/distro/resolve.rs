@@ -38,7 +38,35 @@ pub struct Resolution {
     pub build: Vec<Package>,
 }
 
-/// Resolves a request on the metadata that [`super::sync`] left in `synced`.
+/// Makes apt's cache of the metadata in `synced`, for any number of [`resolve`] calls on it: they take half the time.
+/// `cache` is an empty directory. Its bytes are apt's own affair and nothing to compare.
+///
+/// # Errors
+/// When apt can't read the metadata.
+pub fn prepare_cache(cx: &mut Cx<'_>, repositories: &Repositories, synced: &Path, cache: &Path) -> Result<(), Error> {
+    let path = synced.join("mkosi.sources");
+    let sources = std::fs::read_to_string(&path).map_err(Error::io("could not read", &path))?;
+    let lists = synced.join("lists");
+    let (update, recommends) = (false, false);
+    let apt = Apt { repositories, sources: &sources, lists: &lists, update, cache, status: "", recommends };
+    let printed = apt.run(cx, &["apt-cache", "gencaches"])?;
+    if !printed.exit.success() {
+        return Err(Error::Sync { detail: printed.errors() });
+    }
+    // The other cache is one of the installed packages as well and differs from call to call.
+    for entry in std::fs::read_dir(cache).map_err(Error::io("could not list", cache))? {
+        let path = entry.map_err(Error::io("could not list", cache))?.path();
+        if path.is_file() && !path.ends_with(CACHE) {
+            std::fs::remove_file(&path).map_err(Error::io("could not remove", &path))?;
+        }
+    }
+    Ok(())
+}
+
+/// The file of apt's cache that depends on the metadata alone.
+const CACHE: &str = "srcpkgcache.bin";
+
+/// Resolves a request on the metadata that [`super::sync`] left in `synced`, with what [`prepare_cache`] made of it.
 ///
 /// # Errors
 /// When a package, version or release is unknown, or no set of packages satisfies the request.
@@ -46,6 +74,7 @@ pub fn resolve(
     cx: &mut Cx<'_>,
     repositories: &Repositories,
     synced: &Path,
+    prepared: Option<&Path>,
     request: &Request,
 ) -> Result<Resolution, Error> {
     let path = synced.join("mkosi.sources");
@@ -53,6 +82,10 @@ pub fn resolve(
     // The lists hold no `partial` directory, and apt wants to see one.
     let cache = tempfile::tempdir_in(&cx.work).map_err(Error::io("could not make a directory in", &cx.work))?;
     let lists = synced.join("lists");
+    if let Some(prepared) = prepared.map(|dir| dir.join(CACHE)).filter(|path| path.is_file()) {
+        // apt checks that it fits the lists, and makes another where it doesn't.
+        std::fs::copy(&prepared, cache.path().join(CACHE)).map_err(Error::io("could not copy", &prepared))?;
+    }
     let mut solver = Solver {
         repositories,
         sources: &sources,
@@ -65,9 +98,8 @@ pub fn resolve(
     if request.base {
         let architecture = repositories.target.architecture.debian();
         let essential = [format!("?essential ?architecture({architecture})"), "base-files".to_owned()];
-        resolution.base = solver.solve(cx, "the base", &essential, false)?;
         // Nothing of the minimal tree is there for another package's sake.
-        resolution.base.iter_mut().for_each(|p| p.automatic = false);
+        resolution.base = solver.solve(cx, "the base", &essential, false, false)?;
     }
     resolution.packages = solver.extend(cx, &resolution.base, "Packages=", &request.packages)?;
     if !request.build_packages.is_empty() {
@@ -101,7 +133,7 @@ impl Solver<'_> {
             let more = self.stanzas(cx, chosen)?;
             self.status.push_str(&more);
         }
-        self.solve(cx, what, specs, self.recommends)
+        self.solve(cx, what, specs, self.recommends, true)
     }
 
     fn run<S: AsRef<str>>(&self, cx: &mut Cx<'_>, recommends: bool, argv: &[S]) -> Result<Printed, Error> {
@@ -117,7 +149,15 @@ impl Solver<'_> {
         apt.run(cx, argv)
     }
 
-    fn solve(&self, cx: &mut Cx<'_>, what: &str, specs: &[String], recommends: bool) -> Result<Vec<Package>, Error> {
+    /// Resolves one list. With `marks` it finds out which packages came in for another one's sake.
+    fn solve(
+        &self,
+        cx: &mut Cx<'_>,
+        what: &str,
+        specs: &[String],
+        recommends: bool,
+        marks: bool,
+    ) -> Result<Vec<Package>, Error> {
         let sorted: BTreeSet<&str> = specs.iter().map(String::as_str).collect();
         // What is chosen for one list may not throw out what the lists before it brought in: that would make their
         // layers wrong.
@@ -139,6 +179,10 @@ impl Solver<'_> {
                 detail: format!("apt printed a line that can't be read: {line}"),
             })?;
             packages.push(package);
+        }
+        if !marks {
+            packages.iter_mut().for_each(|p| p.automatic = false);
+            return Ok(packages);
         }
         if named.iter().any(|name| !packages.iter().any(|p| p.name == *name)) {
             // A virtual package or a pattern: only apt knows what it stands for.

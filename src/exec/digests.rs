@@ -25,6 +25,11 @@ impl Digests for HostDigests<'_> {
         self.hasher.tree(path, &options).map_err(|error| error.to_string())
     }
 
+    fn owned(&self, path: &Path) -> Result<Digest, String> {
+        let options = TreeOptions { owners: true, ..TreeOptions::default() };
+        self.hasher.tree(path, &options).map_err(|error| error.to_string())
+    }
+
     fn tool(&self, name: &str) -> Result<Option<Digest>, String> {
         match find_tool(name) {
             Some(path) => self.hasher.file(&path).map(Some).map_err(|error| error.to_string()),

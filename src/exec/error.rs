@@ -13,7 +13,7 @@ pub enum ExecError {
         /// The node, `image/stage`.
         node: String,
         /// Why.
-        error: StageError,
+        error: Box<StageError>,
         /// The last lines that its commands printed.
         tail: Vec<String>,
         /// The file with everything that they printed.

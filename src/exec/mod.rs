@@ -2,6 +2,7 @@
 //!
 //! Prints nothing: it tells an [`Observer`] what happens. Knows nothing of what a stage does.
 
+mod ahead;
 mod digests;
 mod error;
 mod lookup;
@@ -9,6 +10,7 @@ mod node;
 mod observer;
 mod scheduler;
 
+pub use ahead::run_ahead;
 pub use digests::HostDigests;
 pub use error::ExecError;
 pub use lookup::StoreLookup;
@@ -34,11 +36,60 @@ impl Force {
         }
         // Repository metadata outlives a missing cache: only a wish for fresh metadata makes it volatile.
         if node.decl.volatile {
-            return self.volatile.clone();
+            return match node.image.text("CacheOnly") {
+                Some("never") => Some("`CacheOnly=never` is set".to_owned()),
+                Some("always" | "metadata") => None,
+                _ => self.volatile.clone(),
+            };
         }
         if node.fresh {
             return Some("`Incremental=no` is set".to_owned());
         }
         self.all.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::path::{Path, PathBuf};
+
+    use super::*;
+    use crate::config::{Image, Origin, Sourced, Value};
+    use crate::plan::{Declarations, Digests, compile};
+    use crate::types::Digest;
+
+    struct Fake;
+
+    impl Digests for Fake {
+        fn path(&self, _: &Path, _: &[PathBuf]) -> Result<Digest, String> {
+            Ok(Digest::of(b"file"))
+        }
+
+        fn tool(&self, _: &str) -> Result<Option<Digest>, String> {
+            Ok(Some(Digest::of(b"tool")))
+        }
+    }
+
+    /// Why sync and base run in a project with this `CacheOnly=`.
+    fn reasons(cache_only: &str, force: &Force) -> [Option<String>; 2] {
+        const GRAPH: &str = "[stage.sync]\nabout = \"x\"\nversion = 1\npool = \"cpu\"\nvolatile = true\nsandbox = {}\n\
+                             [stage.base]\nabout = \"x\"\nversion = 1\npool = \"cpu\"\nsandbox = {}\n";
+        let value = Sourced { value: Value::text(cache_only), origin: Origin::Default };
+        let values = BTreeMap::from([("CacheOnly", value)]);
+        let image = Image { name: "main".to_owned(), project: PathBuf::from("/p"), values };
+        let declarations = Declarations::parse(&[("x.toml", GRAPH)], &[]).unwrap();
+        let plan = compile(&declarations, &[image], &["main".to_owned()], &Fake).unwrap();
+        ["sync", "base"].map(|stage| force.reason(&plan.graph[plan.nodes["main"][stage]]))
+    }
+
+    #[test]
+    fn cache_only_decides_about_metadata_alone() {
+        let none = Force::default();
+        let all = Force { all: Some("all".to_owned()), volatile: Some("volatile".to_owned()), outputs: false };
+        assert_eq!(reasons("auto", &none), [None, None]);
+        assert_eq!(reasons("auto", &all), [Some("volatile".to_owned()), Some("all".to_owned())]);
+        assert_eq!(reasons("always", &all), [None, Some("all".to_owned())]);
+        assert_eq!(reasons("never", &none), [Some("`CacheOnly=never` is set".to_owned()), None]);
     }
 }

@@ -1,9 +1,10 @@
 //! Brings one node up to date: its key, the record in the store, or the stage's code.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::{Event, ExecError, Observer, Options, Outcome};
@@ -11,11 +12,17 @@ use crate::config::View;
 use crate::plan::{self, Node, NodeId, Reason, RootAccess, Sources};
 use crate::sandbox::Cancel;
 use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError};
-use crate::store::{Artifact, Layer, Record, Store};
+use crate::store::{Artifact, Layer, Record, Slot, Store};
 use crate::types::Digest;
+
+/// How much of a node's output its log keeps, in bytes. A command that prints without end must not fill the disk.
+const LOG_LIMIT: usize = 256 << 20;
 
 /// How many lines of a failed node's output an error carries.
 const TAIL: usize = 40;
+
+/// How programs and the operating system say that a disk or a quota is full.
+const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 
 /// Everything that bringing a node up to date takes.
 pub struct Job<'a> {
@@ -35,7 +42,12 @@ pub struct Job<'a> {
     pub needs: BTreeMap<String, Artifact>,
     /// Why it runs whatever the store has.
     pub forced: Option<String>,
+    /// The keys whose actions have run in this very run: their results are as good as forced ones.
+    pub made: &'a Made,
 }
+
+/// The keys of actions that one run has run.
+pub type Made = Mutex<HashSet<Digest>>;
 
 /// A node brought up to date.
 pub struct Done {
@@ -63,24 +75,39 @@ impl Job<'_> {
                 Some(_) => None,
             };
         }
-        if self.forced.is_some() {
+        let (key, _) = self.key();
+        if self.ignores(&key) {
             return None;
         }
-        let (key, _) = self.key();
         let record = self.usable_record(&key)?;
         self.remember(&key);
         Some(Done { outputs: record.outputs, outcome: Outcome::Cached })
     }
 
+    /// Whether the node runs although the store may have its result. Four images that come to the same base install it
+    /// once with `--no-cache` too.
+    fn ignores(&self, key: &Digest) -> bool {
+        self.forced.is_some() && !made(self.made).contains(key)
+    }
+
     fn usable_record(&self, key: &Digest) -> Option<Record> {
-        let record = self.store.record(key).ok().flatten()?;
+        let record = match self.store.record(key) {
+            Ok(record) => record?,
+            Err(error) => {
+                let text = format!("the stored result can't be read and is made again: {error}");
+                self.observer.event(Event::Note { id: self.id, text: &text });
+                return None;
+            }
+        };
         if self.options.verify_cache {
             for artifact in record.outputs.values() {
-                if let Err(error) = self.store.verify_artifact(artifact) {
-                    let text = format!("the stored result is damaged and is made again: {error}");
-                    self.observer.event(Event::Note { id: self.id, text: &text });
-                    return None;
-                }
+                let text = match self.store.check_artifact(artifact) {
+                    Ok(true) => continue,
+                    Ok(false) => "the stored result is damaged and is made again".to_owned(),
+                    Err(error) => format!("the stored result can't be read and is made again: {error}"),
+                };
+                self.observer.event(Event::Note { id: self.id, text: &text });
+                return None;
             }
         }
         Some(record)
@@ -109,11 +136,22 @@ impl Job<'_> {
             StageError::Cancelled => ExecError::Cancelled,
             error => ExecError::Node {
                 node: self.node.name(),
-                error,
+                error: Box::new(if self.node.decl.publishes { error } else { self.with_cause(error, &log.tail) }),
                 tail: std::mem::take(&mut log.tail).into(),
                 log: log_path,
             },
         })
+    }
+
+    /// Names the store where a command of the stage found the disk full: only its words tell.
+    fn with_cause(&self, error: StageError, tail: &VecDeque<String>) -> StageError {
+        let full = |text: &str| FULL.iter().any(|words| text.contains(words));
+        let text = error.to_string();
+        let told = matches!(&error, StageError::Store(error) if error.is_full());
+        if told || !(full(&text) || tail.iter().any(|line| full(line))) {
+            return error;
+        }
+        StageError::Full { store: self.store.dir().to_path_buf(), text }
     }
 
     fn locked(&self, code: stage::StageFn, log: &mut Log<'_>) -> Result<Done, StageError> {
@@ -129,7 +167,7 @@ impl Job<'_> {
         if self.cancel.is_cancelled() {
             return Err(StageError::Cancelled);
         }
-        if self.forced.is_none()
+        if !self.ignores(&key)
             && let Some(record) = self.usable_record(&key)
         {
             self.remember(&key);
@@ -157,6 +195,7 @@ impl Job<'_> {
             finished,
         })?;
         self.store.set_last(&self.node.slot(), &key)?;
+        made(self.made).insert(key);
         Ok(Done { outputs, outcome: Outcome::Ran { duration, same } })
     }
 
@@ -178,15 +217,23 @@ impl Job<'_> {
             profile: profile(self.node),
             store: self.store,
             work: &work,
+            cached: self.built_before(),
             started: SystemTime::now(),
             log,
             cancel: self.cancel,
             force: self.options.force.outputs,
+            debug_shell: self.options.debug_shell,
         };
         let outputs = code(&mut context)?;
         // A setting outside the view would be missing from the key.
         view.check()?;
         Ok(outputs)
+    }
+
+    /// Whether the image's minimal tree was made before.
+    fn built_before(&self) -> bool {
+        let base = Slot { node: "base".to_owned(), ..self.node.slot() };
+        self.store.last(&base).ok().flatten().is_some()
     }
 
     fn stage_needs(&self) -> BTreeMap<String, Artifact> {
@@ -216,6 +263,11 @@ impl Job<'_> {
     }
 }
 
+fn made(keys: &Made) -> MutexGuard<'_, HashSet<Digest>> {
+    // A set is whole at any moment, whatever happened to the thread that had it.
+    keys.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn profile(node: &Node) -> Profile {
     let declared = &node.decl.sandbox;
     Profile {
@@ -237,6 +289,8 @@ fn profile(node: &Node) -> Profile {
 /// Keeps what a node's commands print: all of it in a file, the last lines for an error, each line for the observer.
 struct Log<'a> {
     file: Option<File>,
+    /// How many bytes the file may still get.
+    room: usize,
     id: NodeId,
     observer: &'a dyn Observer,
     line: Vec<u8>,
@@ -245,9 +299,9 @@ struct Log<'a> {
 
 impl<'a> Log<'a> {
     fn new(path: &Path, id: NodeId, observer: &'a dyn Observer) -> Self {
-        let parent = path.parent().map(Path::to_path_buf).unwrap_or_else(PathBuf::new);
+        let parent = path.parent().map(Path::to_path_buf).unwrap_or_default();
         let file = std::fs::create_dir_all(parent).and_then(|()| File::create(path)).ok();
-        Self { file, id, observer, line: Vec::new(), tail: VecDeque::new() }
+        Self { file, room: LOG_LIMIT, id, observer, line: Vec::new(), tail: VecDeque::new() }
     }
 
     fn end_line(&mut self) {
@@ -264,10 +318,17 @@ impl<'a> Log<'a> {
 impl Write for Log<'_> {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         // A full disk must not stop a command that only wants to print.
-        if let Some(file) = &mut self.file
-            && file.write_all(bytes).is_err()
-        {
-            self.file = None;
+        if let Some(file) = &mut self.file {
+            let kept = bytes.get(..self.room).unwrap_or(bytes);
+            self.room -= kept.len();
+            let cut = kept.len() < bytes.len();
+            let failed = file.write_all(kept).is_err();
+            if cut {
+                let _ = file.write_all(b"\n[the rest was not kept]\n");
+            }
+            if failed || cut {
+                self.file = None;
+            }
         }
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             // A line without an end is kept to a bound.

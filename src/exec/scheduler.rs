@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::mpsc::{self, Sender};
 use std::thread::Scope;
 
-use super::node::{Done, Job};
+use super::node::{Done, Job, Made};
 use super::{Event, ExecError, Force, Observer, Outcome};
 use crate::plan::{NodeId, Plan, Pool};
 use crate::sandbox::Cancel;
@@ -20,6 +20,8 @@ pub struct Options {
     pub verify_cache: bool,
     /// How many nodes of the processor's pool run at once; 0 for one per processor.
     pub jobs: usize,
+    /// Whether the user gets a shell in the sandbox of a script that fails.
+    pub debug_shell: bool,
 }
 
 /// What a run did.
@@ -58,6 +60,9 @@ struct Run<'a> {
     /// Stages that have run again because their result was stale: once each in a run.
     again: BTreeSet<NodeId>,
     forced: HashMap<NodeId, String>,
+    made: &'a Made,
+    /// For a node that runs again because its result was stale: what this run made counts no more than the rest.
+    nothing_made: &'a Made,
     summary: Summary,
     failure: Option<ExecError>,
 }
@@ -76,7 +81,10 @@ pub fn execute(
     let wanted: BTreeSet<NodeId> = plan.wanted().into_iter().filter(|id| plan.graph[*id].skipped.is_none()).collect();
     observer.event(Event::Begin { nodes: wanted.len() });
     let forced = wanted.iter().filter_map(|id| options.force.reason(&plan.graph[*id]).map(|why| (*id, why))).collect();
+    let (made, nothing_made) = (Made::default(), Made::default());
     let mut run = Run {
+        made: &made,
+        nothing_made: &nothing_made,
         plan,
         store,
         options,
@@ -91,7 +99,7 @@ pub fn execute(
         summary: Summary::default(),
         failure: None,
     };
-    std::thread::scope(|scope| run.to_the_end(scope));
+    std::thread::scope(|scope| run.run_all(scope));
     match run.failure {
         Some(error) => Err(error),
         None if cancel.is_cancelled() => Err(ExecError::Cancelled),
@@ -100,7 +108,7 @@ pub fn execute(
 }
 
 impl<'a> Run<'a> {
-    fn to_the_end<'scope>(&mut self, scope: &'scope Scope<'scope, '_>)
+    fn run_all<'scope>(&mut self, scope: &'scope Scope<'scope, '_>)
     where
         'a: 'scope,
     {
@@ -142,6 +150,7 @@ impl<'a> Run<'a> {
                     node,
                     needs,
                     forced: self.forced.get(&id).cloned(),
+                    made: if self.again.contains(&id) { self.nothing_made } else { self.made },
                 };
                 if let Some(done) = job.cached() {
                     self.done(id, done);
@@ -187,8 +196,7 @@ impl<'a> Run<'a> {
         }
         match result {
             Ok(done) => self.done(id, done),
-            Err(ExecError::Node { error: StageError::Stale { stage, why }, .. }) if self.run_again(id, stage, &why) => {
-            }
+            Err(error) if stale(&error).is_some_and(|(stage, why)| self.run_again(id, stage, why)) => {}
             Err(error) => {
                 let stopped = matches!(error, ExecError::Cancelled);
                 let outcome = if stopped { Outcome::Stopped } else { Outcome::Failed };
@@ -243,6 +251,17 @@ impl<'a> Run<'a> {
             queue.extend(self.plan.dependents(next));
         }
         true
+    }
+}
+
+/// The stage whose result a failure found to be no longer true, and why.
+fn stale(error: &ExecError) -> Option<(&'static str, &str)> {
+    match error {
+        ExecError::Node { error, .. } => match error.as_ref() {
+            StageError::Stale { stage, why } => Some((*stage, why)),
+            _ => None,
+        },
+        _ => None,
     }
 }
 

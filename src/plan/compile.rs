@@ -5,16 +5,16 @@
 //! things that they need came out equal, meet in the store by their key.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
-use rayon::prelude::*;
 
-use super::{Declarations, PlanError, StageDecl, hidden_paths};
-use crate::config::{Image, Origin, Value};
+use super::inputs::{Digests, Hashed, Outputs, by_need, file_inputs, hash_inputs, missing_tool, unmet};
+use super::{Declarations, PlanError, StageDecl};
+use crate::config::{Image, Origin};
 use crate::store::Slot;
 use crate::types::{Digest, Encoder};
 
@@ -112,6 +112,15 @@ impl Plan {
         ids
     }
 
+    /// The nodes that run before a graph is compiled, of the images asked for and those that they are made of, sorted.
+    pub fn ahead(&self) -> Vec<NodeId> {
+        let wanted = self.wanted();
+        let images: BTreeSet<&String> = wanted.iter().flat_map(|id| &self.graph[*id].images).collect();
+        let nodes = images.into_iter().filter_map(|image| self.nodes.get(image)).flat_map(|stages| stages.values());
+        let ahead = |id: &&NodeId| self.graph[**id].decl.ahead && self.graph[**id].skipped.is_none();
+        nodes.filter(ahead).copied().collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
     /// The nodes that the images asked for need, each after what it needs, the order being the same every time.
     pub fn wanted(&self) -> Vec<NodeId> {
         let mut wanted = BTreeSet::new();
@@ -128,26 +137,6 @@ impl Plan {
     }
 }
 
-/// Digests of what lies on the host. The store's stat cache is behind it.
-pub trait Digests: Sync {
-    /// The digest of a file or directory without the paths in `hidden`.
-    ///
-    /// # Errors
-    /// Why it can't be read.
-    fn path(&self, path: &Path, hidden: &[PathBuf]) -> Result<Digest, String>;
-
-    /// The identity of a program of the host, `None` if there is none of that name.
-    ///
-    /// # Errors
-    /// Why it can't be read.
-    fn tool(&self, name: &str) -> Result<Option<Digest>, String>;
-}
-
-/// The digest that stands for a program that the host does not have.
-fn missing_tool() -> Digest {
-    Encoder::new("mkosi.tool.missing", 1).finish()
-}
-
 /// Compiles `images` to one graph. `goals` names the images that were asked for.
 ///
 /// # Errors
@@ -158,157 +147,24 @@ pub fn compile(
     goals: &[String],
     digests: &dyn Digests,
 ) -> Result<Plan, PlanError> {
-    let images: Vec<Arc<Image>> = by_need(images)?;
-    let hashed = hash_inputs(declarations, &images, digests)?;
+    let images: Vec<Arc<Image>> = by_need(declarations, images)?;
+    let outputs = Outputs::of(&images);
+    let hashed = hash_inputs(declarations, &images, &outputs, digests)?;
     let mut builder = Builder {
         plan: Plan { graph: DiGraph::new(), nodes: BTreeMap::new(), goals: goals.to_vec() },
         identities: HashMap::new(),
         identity_of: HashMap::new(),
         hashed: &hashed,
         images: &images,
+        outputs: &outputs,
         declarations,
     };
-    for image in &images {
+    for index in 0..images.len() {
         for (stage, decl) in declarations.iter() {
-            builder.add(image, stage, decl);
+            builder.add(index, stage, decl)?;
         }
     }
     Ok(builder.plan)
-}
-
-/// The images in an order in which each comes after those whose outputs it uses.
-fn by_need(images: &[Image]) -> Result<Vec<Arc<Image>>, PlanError> {
-    let images: Vec<Arc<Image>> = images.iter().cloned().map(Arc::new).collect();
-    let mut graph = petgraph::graphmap::DiGraphMap::<usize, ()>::new();
-    for (index, image) in images.iter().enumerate() {
-        graph.add_node(index);
-        for sourced in image.values.values() {
-            for path in sourced.value.paths() {
-                match producer(path, &images) {
-                    Some(other) if other != index => {
-                        graph.add_edge(other, index, ());
-                    }
-                    _ => {}
-                }
-            }
-        }
-    }
-    match petgraph::algo::toposort(&graph, None) {
-        Ok(order) => Ok(order.into_iter().map(|index| Arc::clone(&images[index])).collect()),
-        Err(cycle) => {
-            let ring = petgraph::algo::tarjan_scc(&graph).into_iter().find(|c| c.contains(&cycle.node_id()));
-            let ring = ring.unwrap_or_else(|| vec![cycle.node_id()]);
-            let mut stages: Vec<String> = ring.iter().map(|index| images[*index].name.clone()).collect();
-            stages.extend(stages.first().cloned());
-            Err(PlanError::Cycle { stages })
-        }
-    }
-}
-
-/// The image whose output lies at `path`.
-fn producer(path: &Path, images: &[Arc<Image>]) -> Option<usize> {
-    let name = path.file_name()?.to_str()?;
-    images.iter().position(|image| {
-        let output = image.text("Output").unwrap_or(&image.name);
-        let here = image.path("OutputDirectory").unwrap_or(&image.project);
-        path.parent() == Some(here)
-            && (name == output || name.strip_prefix(output).is_some_and(|rest| rest.starts_with('.')))
-    })
-}
-
-/// One file input of a stage.
-struct FileInput {
-    name: String,
-    setting: String,
-    path: PathBuf,
-    hidden: Vec<PathBuf>,
-}
-
-/// The file inputs of a stage for an image.
-fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
-    let mut inputs = Vec::new();
-    for setting in &decl.files {
-        let value = image.get(setting);
-        let items = match value {
-            Value::List(items) => items.as_slice(),
-            other => std::slice::from_ref(other),
-        };
-        for (index, item) in items.iter().enumerate() {
-            for path in item.paths() {
-                // Scripts keep their own name: it tells whether they run in the image, and they can read it.
-                let base = match item {
-                    Value::Path(path) => path.file_name().map(|n| format!("/{}", n.to_string_lossy())),
-                    _ => None,
-                };
-                let hidden = match setting.as_str() {
-                    "BuildSources" => hidden_paths(image, path, decl.sandbox.sources),
-                    _ => Vec::new(),
-                };
-                inputs.push(FileInput {
-                    name: format!("file/{setting}/{index:02}{}", base.unwrap_or_default()),
-                    setting: setting.clone(),
-                    path: path.to_path_buf(),
-                    hidden,
-                });
-            }
-        }
-    }
-    inputs
-}
-
-/// Digests of everything on the host that some node of the graph hashes, each path once.
-struct Hashed {
-    paths: HashMap<(PathBuf, Vec<PathBuf>), Digest>,
-    tools: HashMap<String, Digest>,
-    host: HashMap<String, Digest>,
-}
-
-fn hash_inputs(declarations: &Declarations, images: &[Arc<Image>], digests: &dyn Digests) -> Result<Hashed, PlanError> {
-    let mut wanted = HashMap::new();
-    let mut tools = BTreeSet::new();
-    let mut host = BTreeSet::new();
-    for image in images {
-        for (_, decl) in declarations.iter() {
-            if unmet(image, decl).is_some() {
-                continue;
-            }
-            tools.extend(decl.tools.iter().map(String::as_str));
-            host.extend(decl.host_files.iter().map(String::as_str));
-            for input in file_inputs(image, decl) {
-                if producer(&input.path, images).is_none_or(|index| images[index].name == image.name) {
-                    wanted.entry((input.path, input.hidden)).or_insert((image.name.clone(), input.setting));
-                }
-            }
-        }
-    }
-    let paths = wanted
-        .into_par_iter()
-        .map(|((path, hidden), (image, setting))| match digests.path(&path, &hidden) {
-            Ok(digest) => Ok(((path, hidden), digest)),
-            Err(message) => Err(PlanError::Input { image, setting, path, message }),
-        })
-        .collect::<Result<HashMap<_, _>, _>>()?;
-    let tools = tools
-        .into_par_iter()
-        .map(|name| match digests.tool(name) {
-            Ok(digest) => Ok((name.to_owned(), digest.unwrap_or_else(missing_tool))),
-            Err(message) => Err(PlanError::Input {
-                image: String::new(),
-                setting: "tools".to_owned(),
-                path: PathBuf::from(name),
-                message,
-            }),
-        })
-        .collect::<Result<HashMap<_, _>, _>>()?;
-    let host = host
-        .into_iter()
-        .map(|path| (path.to_owned(), digests.path(Path::new(path), &[]).unwrap_or_else(|_| missing_tool())))
-        .collect();
-    Ok(Hashed { paths, tools, host })
-}
-
-fn unmet(image: &Image, decl: &StageDecl) -> Option<String> {
-    decl.parsed.when.iter().find(|condition| !condition.holds(image)).map(super::Condition::unmet)
 }
 
 struct Builder<'a> {
@@ -317,11 +173,13 @@ struct Builder<'a> {
     identity_of: HashMap<NodeId, Digest>,
     hashed: &'a Hashed,
     images: &'a [Arc<Image>],
+    outputs: &'a Outputs,
     declarations: &'a Declarations,
 }
 
 impl Builder<'_> {
-    fn add(&mut self, image: &Arc<Image>, stage: &str, decl: &Arc<StageDecl>) {
+    fn add(&mut self, index: usize, stage: &str, decl: &Arc<StageDecl>) -> Result<(), PlanError> {
+        let image = &self.images[index];
         let incremental = image.values.get("Incremental");
         let mut node = Node {
             stage: stage.to_owned(),
@@ -336,7 +194,7 @@ impl Builder<'_> {
         let mut edges: BTreeMap<String, (NodeId, String)> = BTreeMap::new();
         if node.skipped.is_none() {
             self.settings_and_tools(&mut node);
-            self.files(&mut node, &mut edges);
+            self.files(index, &mut node, &mut edges)?;
             self.stages(&node, &mut edges);
         }
         let id = match self.identity(&node, &edges) {
@@ -358,6 +216,7 @@ impl Builder<'_> {
             None => self.plan.graph.add_node(node),
         };
         self.plan.nodes.entry(image.name.clone()).or_default().insert(stage.to_owned(), id);
+        Ok(())
     }
 
     fn settings_and_tools(&self, node: &mut Node) {
@@ -380,23 +239,31 @@ impl Builder<'_> {
         }
     }
 
-    fn files(&self, node: &mut Node, edges: &mut BTreeMap<String, (NodeId, String)>) {
+    fn files(
+        &self,
+        own: usize,
+        node: &mut Node,
+        edges: &mut BTreeMap<String, (NodeId, String)>,
+    ) -> Result<(), PlanError> {
         for input in file_inputs(&node.image, &node.decl) {
-            let other = producer(&input.path, self.images).map(|index| &self.images[index]);
-            match other.filter(|other| other.name != node.image.name).and_then(|other| self.output_of(other)) {
-                Some(edge) => {
-                    node.sources.insert(input.name.clone(), Source::Image);
-                    edges.insert(input.name, edge);
-                }
-                None => {
-                    if let Some(digest) = self.hashed.paths.get(&(input.path.clone(), input.hidden.clone())) {
-                        node.inputs.insert(input.name.clone(), *digest);
-                    }
-                    let source = Source::Host { path: input.path, hidden: input.hidden };
-                    node.sources.insert(input.name, source);
-                }
+            if let Some(other) = self.outputs.producer(&input.path, own).map(|index| &self.images[index]) {
+                let edge = self.output_of(other).ok_or_else(|| PlanError::NoOutput {
+                    image: node.image.name.clone(),
+                    setting: input.setting.clone(),
+                    path: input.path.clone(),
+                    other: other.name.clone(),
+                    format: other.text("Format").unwrap_or("directory").into(),
+                })?;
+                node.sources.insert(input.name.clone(), Source::Image);
+                edges.insert(input.name, edge);
+                continue;
             }
+            if let Some(digest) = self.hashed.paths.get(&(input.path.clone(), input.hidden.clone(), input.owners)) {
+                node.inputs.insert(input.name.clone(), *digest);
+            }
+            node.sources.insert(input.name, Source::Host { path: input.path, hidden: input.hidden });
         }
+        Ok(())
     }
 
     /// The node and output that another image's file in the output directory comes from.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::need::Parsed;
 use super::{Condition, PlanError};
 use crate::config::{Image, View};
 use crate::types::suggest::nearest;
@@ -78,87 +79,6 @@ pub struct SandboxProfile {
     pub network: Network,
 }
 
-/// An output of another stage that a stage needs: `stage.output`, or `stage.output if CONDITION`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Need {
-    /// The stage.
-    pub stage: String,
-    /// Its output.
-    pub output: String,
-    /// What must hold of the image; nothing for always.
-    pub condition: Option<Condition>,
-}
-
-impl Need {
-    fn parse(stage: &str, text: &str) -> Result<Self, PlanError> {
-        let (name, condition) = match text.split_once(" if ") {
-            Some((name, condition)) => (name.trim(), Some(condition.trim())),
-            None => (text.trim(), None),
-        };
-        let condition = condition.map(Condition::parse).transpose().map_err(|message| PlanError::Condition {
-            stage: stage.to_owned(),
-            condition: text.to_owned(),
-            message,
-        })?;
-        let (need, output) = name.split_once('.').unwrap_or((name, "tree"));
-        Ok(Self { stage: need.to_owned(), output: output.to_owned(), condition })
-    }
-
-    /// Whether an image's stage has this need.
-    pub fn holds(&self, image: &Image) -> bool {
-        self.condition.as_ref().is_none_or(|condition| condition.holds(image))
-    }
-
-    /// `stage.output`.
-    pub fn name(&self) -> String {
-        format!("{}.{}", self.stage, self.output)
-    }
-}
-
-/// What was read of a declaration's texts.
-#[derive(Clone, Debug, Default)]
-pub struct Parsed {
-    /// Conditions that must all hold.
-    pub when: Vec<Condition>,
-    /// Conditions whose outcome the stage may ask for.
-    pub tests: Vec<Condition>,
-    /// The stage whose tree it works on.
-    pub tree: Option<Need>,
-    /// Outputs of other stages that enter the key.
-    pub needs: Vec<Need>,
-    /// Outputs of other stages that don't.
-    pub unkeyed_needs: Vec<Need>,
-}
-
-impl Parsed {
-    fn new(stage: &str, decl: &StageDecl) -> Result<Self, PlanError> {
-        let condition = |text: &String| {
-            Condition::parse(text).map_err(|message| PlanError::Condition {
-                stage: stage.to_owned(),
-                condition: text.clone(),
-                message,
-            })
-        };
-        let need = |text: &String| Need::parse(stage, text);
-        Ok(Self {
-            when: decl.when.iter().map(condition).collect::<Result<_, _>>()?,
-            tests: decl.tests.iter().map(condition).collect::<Result<_, _>>()?,
-            tree: decl.tree.as_ref().map(need).transpose()?,
-            needs: decl.needs.iter().map(need).collect::<Result<_, _>>()?,
-            unkeyed_needs: decl.unkeyed_needs.iter().map(need).collect::<Result<_, _>>()?,
-        })
-    }
-
-    fn all_needs(&self) -> impl Iterator<Item = &Need> {
-        self.tree.iter().chain(&self.needs).chain(&self.unkeyed_needs)
-    }
-
-    fn conditions(&self) -> impl Iterator<Item = &Condition> {
-        let needs = self.all_needs().filter_map(|need| need.condition.as_ref());
-        self.when.iter().chain(&self.tests).chain(needs)
-    }
-}
-
 /// One stage as declared.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -207,6 +127,9 @@ pub struct StageDecl {
     /// Whether its result is kept until a refresh although the world may have changed.
     #[serde(default)]
     pub volatile: bool,
+    /// Whether it runs before the graph is compiled, since it changes files of the host that are inputs of other stages.
+    #[serde(default)]
+    pub ahead: bool,
     /// Whether it writes to the output directory: it has no record, its state is looked up where it writes.
     #[serde(default)]
     pub publishes: bool,

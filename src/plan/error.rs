@@ -67,6 +67,71 @@ pub enum PlanError {
         /// The stages of the circle; the first stands at the end again.
         stages: Vec<String>,
     },
+    /// Images need each other's outputs in a circle.
+    #[error("images need each other's outputs in a circle: {}; take one of these paths out", .images.join(" -> "))]
+    ImageCycle {
+        /// The images of the circle; the first stands at the end again.
+        images: Vec<String>,
+    },
+    /// A path lies where another image's output goes, and that image makes none.
+    #[error(
+        "image `{image}`: `{setting}=` names {}, an output of image `{other}`, and no stage makes the output of \
+         `Format={format}`", .path.display()
+    )]
+    NoOutput {
+        /// The image.
+        image: String,
+        /// The setting that names the path.
+        setting: String,
+        /// The path.
+        path: PathBuf,
+        /// The image whose output would lie there.
+        other: String,
+        /// That image's format.
+        format: Box<str>,
+    },
+    /// A path lies inside another image's output, where it can't be told what will be there.
+    #[error(
+        "image `{image}`: `{setting}=` names {}, which lies inside the output of image `{other}`; \
+         name that output as a whole, or take the part out in a script", .path.display()
+    )]
+    InsideOutput {
+        /// The image.
+        image: String,
+        /// The setting that names the path.
+        setting: String,
+        /// The path.
+        path: PathBuf,
+        /// The image whose output it lies in.
+        other: String,
+    },
+    /// A format or distribution that no stage makes.
+    #[error("image `{image}`: `{setting}={value}` ({origin}) can't be built yet; what works is {works}")]
+    Unsupported {
+        /// The image.
+        image: String,
+        /// `Format` or `Distribution`.
+        setting: &'static str,
+        /// What was asked for.
+        value: String,
+        /// Where.
+        origin: String,
+        /// The values that can be built.
+        works: String,
+    },
+    /// Packages are asked for, and the distribution has none.
+    #[error(
+        "image `{image}`: `{setting}=` ({origin}) needs a package manager, and `Distribution=custom` has none; \
+         set `Distribution=`, or make the tree of `BaseTrees=`, `SkeletonTrees=` and scripts"
+    )]
+    NoPackages {
+        /// The image.
+        image: String,
+        /// The setting that asks for packages.
+        setting: &'static str,
+        /// Where.
+        origin: String,
+    },
     /// A condition that can't be read.
     #[error("stage `{stage}`: condition `{condition}`: {message}")]
     Condition {

@@ -63,6 +63,9 @@ impl fmt::Display for Reason {
 
 /// An input's name in words for people.
 pub fn input_in_words(name: &str) -> String {
+    if let Some(path) = name.strip_prefix("host").filter(|path| path.starts_with('/')) {
+        return format!("the host's `{path}`");
+    }
     let mut parts = name.splitn(4, '/');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some("setting"), Some(setting), None, None) => format!("`{setting}=`"),
@@ -127,6 +130,8 @@ mod tests {
                 ("file/PostInstallationScripts/00/mkosi.postinst", "a"),
                 ("file/ExtraTrees/00", "a"),
                 ("tool/tar", "a"),
+                ("host/usr/share/keyrings/x.gpg", "a"),
+                ("test/Format!=directory,tar", "a"),
                 ("tree", "a"),
                 ("need/build.dest", "a"),
                 ("file/BuildSources/00", "same"),
@@ -141,6 +146,8 @@ mod tests {
             ("file/PostInstallationScripts/00/mkosi.postinst", "b"),
             ("file/ExtraTrees/00", "b"),
             ("tool/tar", "b"),
+            ("host/usr/share/keyrings/x.gpg", "b"),
+            ("test/Format!=directory,tar", "b"),
             ("tree", "b"),
             ("need/resolve.base", "b"),
             ("file/BuildSources/00", "same"),

@@ -108,9 +108,8 @@ fn known_changes(known: &BTreeMap<String, Digest>, last: Option<&Record>, runs: 
     let Some(last) = last else {
         return State::Run(vec![Reason::Never]);
     };
-    let is_own = |name: &str| !name.starts_with("need/") && name != "tree";
     let mut reasons = Vec::new();
-    for (name, digest) in known.iter().filter(|(name, _)| is_own(name)) {
+    for (name, digest) in known {
         match last.inputs.get(name) {
             Some(old) if old == digest => {}
             Some(_) => reasons.push(Reason::Input { name: name.clone(), change: super::explain::Change::Changed }),

@@ -131,7 +131,7 @@ fn json(plan: &Plan, nodes: &[Preview]) -> serde_json::Value {
 }
 
 /// The nodes that a picture shows: all but the skipped.
-fn shown<'a>(nodes: &'a [Preview]) -> impl Iterator<Item = &'a Preview> {
+fn shown(nodes: &[Preview]) -> impl Iterator<Item = &Preview> {
     nodes.iter().filter(|preview| !matches!(preview.state, State::Skipped(_)))
 }
 
@@ -174,7 +174,11 @@ fn dot(plan: &Plan, nodes: &[Preview]) -> String {
 
 fn mermaid(plan: &Plan, nodes: &[Preview]) -> String {
     let mut out = String::from("flowchart LR\n");
-    let escape = |text: &str| text.replace('"', "#quot;");
+    // Labels are HTML, `#` starts an entity, and a label ends with its line.
+    let escape = |text: &str| {
+        let entities = [("#", "#35;"), ("\"", "#quot;"), ("<", "#lt;"), (">", "#gt;"), ("|", "#124;"), ("\n", " ")];
+        entities.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to))
+    };
     for preview in shown(nodes) {
         let (stage, images) = label(plan, preview);
         let class = word(&preview.state).replace(' ', "-");

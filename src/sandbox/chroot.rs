@@ -1,7 +1,7 @@
 //! `mkosi-chroot COMMAND...`: runs a command in the image at `$BUILDROOT`, from within a sandbox. Knows nothing of
 //! which stage calls it.
 //!
-//! The image's own root becomes the command's root, in mount and PID namespaces of their own, so that mounts and
+//! The mounting is done by the sandbox's broker. The image's own root becomes the command's root, in mount and PID namespaces of their own, so that mounts and
 //! left-over processes end with the command. Mount points that the image lacks are made before and removed after.
 
 use std::collections::BTreeMap;
@@ -10,12 +10,14 @@ use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FlockOperation, Mode, OFlags};
+use rustix::fs::{CWD, FileType, FlockOperation, Mode, OFlags};
 use serde::{Deserialize, Serialize};
 
 use super::Mount;
+use super::broker::{self, Request};
 use super::command::Command;
 use super::fault::{Fault, Result, Tried, show};
+use super::harden::Limits;
 use super::init::{self, Inside};
 use super::reap::Quit;
 use super::root::Base;
@@ -25,16 +27,23 @@ use super::wire::{Message, Status, first_message};
 
 /// The name that the executable has to be called by.
 pub(super) const NAME: &str = "mkosi-chroot";
+/// The name for commands that run outside the image and work on it: the image has its `/proc` and so on, and its users
+/// and groups are those of the command.
+pub(super) const WITHIN: &str = "mkosi-within";
 /// The exit status when the image could not be entered at all.
 const FAILED: i32 = 125;
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Variables that have another value inside the image; it stands in `CHROOT_` and the name.
 const RENAMED: [&str; 5] = ["SRCDIR", "DESTDIR", "BUILDDIR", "OUTPUTDIR", "SCRIPT"];
 
-/// The entry, by the executable's name.
-pub(super) fn main(args: Vec<String>) -> ! {
+/// The entry, by the executable's name; [`WITHIN`] keeps the sandbox's root.
+pub(super) fn main(args: Vec<String>, within: bool) -> ! {
     let args = if args.is_empty() { vec!["/bin/sh".to_owned()] } else { args };
-    match run(&args) {
+    let Ok(stderr) = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3) else { std::process::exit(FAILED) };
+    let result = run(args, within);
+    // What comes after this is the report.
+    let _ = rustix::stdio::dup2_stderr(stderr);
+    match result {
         Ok(Message::Exit(code)) => std::process::exit(code),
         Ok(Message::Signal(signal)) => sys::die_by(signal),
         Ok(Message::Command(code, text)) => fail(code, &format!("{text} in the image")),
@@ -48,40 +57,55 @@ fn fail(code: i32, text: &str) -> ! {
     std::process::exit(code)
 }
 
-fn run(args: &[String]) -> Result<Message> {
+fn run(argv: Vec<String>, within: bool) -> Result<Message> {
     let umask = rustix::process::umask(Mode::empty()).bits();
-    let env = environment(
-        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))),
-    );
-    let command = |cwd, umask| Command { argv: args, env: &env, cwd, umask, new_session: false, harden: None };
+    rustix::process::umask(Mode::from_raw_mode(umask));
+    let caller: BTreeMap<String, String> = std::env::vars_os()
+        .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)))
+        .collect();
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let buildroot = match std::env::var_os("BUILDROOT").map(PathBuf::from) {
+    let buildroot = caller.get("BUILDROOT").map(PathBuf::from).filter(|path| path != Path::new("/"));
+    let Some(buildroot) = buildroot else {
         // Within the image already.
-        None => return Ok(command(&here, umask).exec()),
-        Some(path) if path == Path::new("/") => return Ok(command(&here, umask).exec()),
-        Some(path) => path,
+        let env = environment(caller.into_iter());
+        return Ok(Command { argv: &argv, env: &env, cwd: &here, umask, new_session: false, harden: None }.exec());
     };
-    // From here on a signal must not keep this process from cleaning up.
-    sys::block_signals();
-    let stderr = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stderr(), 3)
-        .tried(|| "duplicate the standard error output".to_owned())?;
-    let visit = Visit::begin(&buildroot)?;
-    let (reader, writer) =
-        rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).tried(|| "make a pipe".to_owned())?;
+    let (env, cwd) = match within {
+        true => (caller, here),
+        false if here.starts_with("/work") => (environment(caller.into_iter()), here),
+        false => (environment(caller.into_iter()), PathBuf::from("/")),
+    };
+    let group = nix::unistd::getpgrp().as_raw();
+    broker::ask(&Request { argv, env, cwd, umask, buildroot, within, group })
+}
+
+/// Runs a command in the image, or next to it; for the broker. Gives how it ended.
+pub(super) fn visit(request: &Request, limits: Limits) -> Result<Message> {
+    let mut visit = Visit::begin(&request.buildroot)?;
+    if request.within {
+        visit.stay_outside(&request.buildroot);
+    }
+    let what = || "make a pipe".to_owned();
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC).tried(what)?;
     let status = Status(File::from(writer));
-    let cwd = if here.starts_with("/work") { here.as_path() } else { Path::new("/") };
     let inside = Inside {
-        base: Base::Directory(&buildroot),
+        base: Base::Directory(if request.within { Path::new("/") } else { &request.buildroot }),
         mounts: &visit.mounts,
         links: Links::Cope,
         namespaces: 0,
         hostname: None,
-        command: command(cwd, umask),
+        broker: false,
+        command: Command {
+            argv: &request.argv,
+            env: &request.env,
+            cwd: &request.cwd,
+            umask: request.umask,
+            new_session: false,
+            harden: Some(limits),
+        },
     };
     let ended = init::run(&inside, &status, Quit::Forward);
     visit.end();
-    // What comes after this is the report.
-    let _ = rustix::stdio::dup2_stderr(stderr);
     drop(status);
     let ended = ended?;
     Ok(first_message(File::from(reader)).unwrap_or(ended))
@@ -164,6 +188,40 @@ impl Visit {
             self.machine_id()?;
         }
         Ok(())
+    }
+
+    /// Turns the mounts to ones below the image's place in the sandbox, whose root stays the command's root.
+    fn stay_outside(&mut self, buildroot: &Path) {
+        let below = |path: &Path| buildroot.join(path.strip_prefix("/").unwrap_or(path));
+        for mount in &mut self.mounts {
+            match mount {
+                Mount::Bind { target, .. }
+                | Mount::Overlay { target, .. }
+                | Mount::Tmpfs { target, .. }
+                | Mount::Proc { target }
+                | Mount::Dev { target }
+                | Mount::Symlink { target, .. }
+                | Mount::Directory { target, .. }
+                | Mount::File { target, .. } => *target = below(target),
+            }
+        }
+        // The process numbers of the new namespace are those of the image's /proc and the sandbox's own alike.
+        self.mounts.push(Mount::Proc { target: "/proc".into() });
+        for name in ["/etc/passwd", "/etc/group"] {
+            let regular = self
+                .tree
+                .open_nofollow(Path::new(name))
+                .and_then(rustix::fs::fstat)
+                .is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile);
+            if regular && Path::new(name).is_file() {
+                self.mounts.push(Mount::Bind {
+                    source: below(Path::new(name)),
+                    target: name.into(),
+                    read_only: true,
+                    optional: true,
+                });
+            }
+        }
     }
 
     fn own(&mut self, mount: Mount, target: &str) -> Result<()> {

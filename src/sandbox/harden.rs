@@ -13,34 +13,106 @@ pub(super) struct Limits {
 
 /// Capabilities (`linux/capability.h`) that no package or image step needs and that change the machine itself:
 /// DAC_READ_SEARCH (opens files by handle, past the mounts; DAC_OVERRIDE still reads everything), SYS_MODULE,
-/// SYS_RAWIO, SYS_PACCT, SYS_BOOT, SYS_TIME, SYS_TTY_CONFIG, AUDIT_CONTROL, MAC_OVERRIDE, MAC_ADMIN, SYSLOG,
-/// WAKE_ALARM, BLOCK_SUSPEND, AUDIT_READ, PERFMON, BPF.
-const DROPPED: [u32; 16] = [2, 16, 17, 20, 22, 25, 26, 30, 32, 33, 34, 35, 36, 37, 38, 39];
+/// SYS_RAWIO, SYS_PTRACE (reaches into the sandbox's own processes, which keep their rights; a debugger of one's own
+/// processes needs none), SYS_PACCT, SYS_ADMIN (mounts; `mkosi-chroot` has the broker for them), SYS_BOOT, SYS_RESOURCE, SYS_TIME,
+/// SYS_TTY_CONFIG, AUDIT_CONTROL, MAC_OVERRIDE, MAC_ADMIN, SYSLOG, WAKE_ALARM, BLOCK_SUSPEND, AUDIT_READ, PERFMON, BPF,
+/// CHECKPOINT_RESTORE.
+const DROPPED: [u32; 20] = [2, 16, 17, 19, 20, 21, 22, 24, 25, 26, 30, 32, 33, 34, 35, 36, 37, 38, 39, 40];
 const NET_ADMIN: u32 = 12;
 
-/// System calls that fail with EPERM. Most need a dropped capability anyway; this holds where a nested user namespace
-/// gives one back.
-const FORBIDDEN: [libc::c_long; 15] = [
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_kexec_load,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_acct,
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_open_by_handle_at,
-    libc::SYS_syslog,
-];
+/// `CLONE_NEWUSER`: in a user namespace of its own a command of the real root would get back what was taken away.
+const NEW_USER: u32 = 0x1000_0000;
 
-/// System calls that fail with ENOSYS: the kernel's key rings are no part of any namespace. Programs (libcryptsetup,
-/// PAM) have a way around a kernel without them, but none around one that refuses.
-const ABSENT: [libc::c_long; 3] = [libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl];
+/// System call numbers of one architecture.
+struct Calls {
+    /// `AUDIT_ARCH_*`.
+    architecture: u32,
+    /// Calls that fail with EPERM. Most need a dropped capability anyway; this holds where a nested user namespace gives
+    /// one back.
+    forbidden: &'static [libc::c_long],
+    /// Calls that fail with ENOSYS: the kernel's key rings are no part of any namespace. Programs (libcryptsetup, PAM)
+    /// have a way around a kernel without them, but none around one that refuses.
+    absent: &'static [libc::c_long],
+    ioctl: libc::c_long,
+    /// The calls whose first argument may hold [`NEW_USER`].
+    namespaces: [libc::c_long; 2],
+    /// Hands flags over in memory, where a filter can't see them; libraries fall back to `clone`.
+    clone3: libc::c_long,
+    /// Numbers from here on belong to another way of calling (x32), which nothing uses: ENOSYS.
+    end: u32,
+}
+
+/// The calls of this program's own architecture.
+const NATIVE: Calls = Calls {
+    architecture: NATIVE_ARCHITECTURE,
+    forbidden: &[
+        libc::SYS_init_module,
+        libc::SYS_finit_module,
+        libc::SYS_delete_module,
+        libc::SYS_kexec_load,
+        libc::SYS_reboot,
+        libc::SYS_swapon,
+        libc::SYS_swapoff,
+        libc::SYS_settimeofday,
+        libc::SYS_clock_settime,
+        libc::SYS_acct,
+        libc::SYS_bpf,
+        libc::SYS_perf_event_open,
+        libc::SYS_userfaultfd,
+        libc::SYS_open_by_handle_at,
+        libc::SYS_syslog,
+    ],
+    absent: &[libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl],
+    ioctl: libc::SYS_ioctl,
+    namespaces: [libc::SYS_unshare, libc::SYS_clone],
+    clone3: 435,
+    end: 0x4000_0000,
+};
+
+/// `AUDIT_ARCH_*` of this program.
+#[cfg(target_arch = "x86_64")]
+const NATIVE_ARCHITECTURE: u32 = 0xc000_003e;
+#[cfg(target_arch = "aarch64")]
+const NATIVE_ARCHITECTURE: u32 = 0xc000_00b7;
+#[cfg(target_arch = "riscv64")]
+const NATIVE_ARCHITECTURE: u32 = 0xc000_00f3;
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
+const NATIVE_ARCHITECTURE: u32 = 0;
+
+/// The calls of 32-bit programs on x86-64 (`arch/x86/entry/syscalls/syscall_32.tbl`), in the order of [`NATIVE`]; then
+/// `stime` and `clock_settime64`.
+const I386: Calls = Calls {
+    architecture: 0x4000_0003,
+    forbidden: &[128, 350, 129, 283, 88, 87, 115, 79, 264, 51, 357, 336, 374, 342, 103, 25, 404],
+    absent: &[286, 287, 288],
+    ioctl: 54,
+    namespaces: [310, 120],
+    clone3: 435,
+    end: 0x4000_0000,
+};
+
+/// The calls of 32-bit programs on arm64 (`arch/arm/tools/syscall.tbl`), in the order of [`NATIVE`]; then
+/// `clock_settime64`.
+const ARM: Calls = Calls {
+    architecture: 0x4000_0028,
+    forbidden: &[128, 379, 129, 347, 88, 87, 115, 79, 262, 51, 386, 364, 388, 371, 103, 404],
+    absent: &[309, 310, 311],
+    ioctl: 54,
+    namespaces: [337, 120],
+    clone3: 435,
+    end: 0x4000_0000,
+};
+
+/// Every architecture whose calls this machine takes.
+const fn architectures() -> &'static [Calls] {
+    if cfg!(target_arch = "x86_64") {
+        &[NATIVE, I386]
+    } else if cfg!(target_arch = "aarch64") {
+        &[NATIVE, ARM]
+    } else {
+        &[NATIVE]
+    }
+}
 
 impl Limits {
     /// Takes the rights away from this process, for good.
@@ -49,7 +121,7 @@ impl Limits {
             sys::drop_capability(capability).tried(|| format!("drop capability number {capability}"))?;
         }
         rustix::thread::set_no_new_privs(true).tried(|| "forbid set-user-ID programs".to_owned())?;
-        match sys::install_filter(&mut filter()) {
+        match sys::install_filter(&mut filter(super::userns::is_initial())) {
             // A kernel without seccomp filters: the dropped capabilities have to do.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             other => other.tried(|| "install the system call filter".to_owned()),
@@ -60,17 +132,8 @@ impl Limits {
 /// Offsets in `struct seccomp_data`; of 64-bit arguments the low half comes first on the machines supported.
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
+const FIRST_ARGUMENT: u32 = 16;
 const SECOND_ARGUMENT: u32 = 24;
-
-/// `AUDIT_ARCH_*` of the system calls that the numbers above belong to.
-#[cfg(target_arch = "x86_64")]
-const NATIVE: u32 = 0xc000_003e;
-#[cfg(target_arch = "aarch64")]
-const NATIVE: u32 = 0xc000_00b7;
-#[cfg(target_arch = "riscv64")]
-const NATIVE: u32 = 0xc000_00f3;
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64", target_arch = "riscv64")))]
-const NATIVE: u32 = 0;
 
 fn statement(code: u32, k: u32) -> libc::sock_filter {
     libc::sock_filter { code: code as u16, jt: 0, jf: 0, k }
@@ -80,29 +143,54 @@ fn jump_if_equal(k: u32, yes: u8, no: u8) -> libc::sock_filter {
     libc::sock_filter { code: (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16, jt: yes, jf: no, k }
 }
 
-/// The filter as a program for the kernel: native calls that are forbidden, and the two terminal requests that push
-/// input into a shared terminal, fail with EPERM. Calls of another architecture (32-bit programs) pass.
-fn filter() -> Vec<libc::sock_filter> {
+fn jump(code: u32, k: u32, yes: u8, no: u8) -> libc::sock_filter {
+    libc::sock_filter { code: (libc::BPF_JMP | code | libc::BPF_K) as u16, jt: yes, jf: no, k }
+}
+
+/// The filter as a program for the kernel, each architecture's part after the other. Calls of an architecture that is not
+/// among them can't be made on such a machine.
+fn filter(real_root: bool) -> Vec<libc::sock_filter> {
     let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
-    let allow = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ALLOW);
-    let refuse = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
-    let mut program = vec![load(ARCHITECTURE), jump_if_equal(NATIVE, 1, 0), allow, load(NUMBER)];
-    for call in FORBIDDEN {
-        program.extend([jump_if_equal(call as u32, 0, 1), refuse]);
+    let give = |what| statement(libc::BPF_RET | libc::BPF_K, what);
+    let allow = give(libc::SECCOMP_RET_ALLOW);
+    let refuse = give(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    let absent = give(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+    let mut program = vec![load(ARCHITECTURE)];
+    for calls in architectures() {
+        let mut part = vec![load(NUMBER), jump(libc::BPF_JGE, calls.end, 0, 1), absent];
+        for call in calls.forbidden {
+            part.extend([jump_if_equal(*call as u32, 0, 1), refuse]);
+        }
+        for call in calls.absent {
+            part.extend([jump_if_equal(*call as u32, 0, 1), absent]);
+        }
+        if real_root {
+            part.extend([jump_if_equal(calls.clone3 as u32, 0, 1), absent]);
+            for call in calls.namespaces {
+                part.extend([
+                    jump_if_equal(call as u32, 0, 4),
+                    load(FIRST_ARGUMENT),
+                    jump(libc::BPF_JSET, NEW_USER, 0, 1),
+                    refuse,
+                    allow,
+                ]);
+            }
+        }
+        part.extend([
+            jump_if_equal(calls.ioctl as u32, 1, 0),
+            allow,
+            load(SECOND_ARGUMENT),
+            jump_if_equal(libc::TIOCSTI as u32, 1, 0),
+            jump_if_equal(libc::TIOCLINUX as u32, 0, 1),
+            refuse,
+            allow,
+        ]);
+        // A conditional jump reaches 255 steps at most; the plain one any number.
+        program.push(jump_if_equal(calls.architecture, 1, 0));
+        program.push(statement(libc::BPF_JMP | libc::BPF_JA, part.len() as u32));
+        program.extend(part);
     }
-    let absent = statement(libc::BPF_RET | libc::BPF_K, libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
-    for call in ABSENT {
-        program.extend([jump_if_equal(call as u32, 0, 1), absent]);
-    }
-    program.extend([
-        jump_if_equal(libc::SYS_ioctl as u32, 1, 0),
-        allow,
-        load(SECOND_ARGUMENT),
-        jump_if_equal(libc::TIOCSTI as u32, 1, 0),
-        jump_if_equal(libc::TIOCLINUX as u32, 0, 1),
-        refuse,
-        allow,
-    ]);
+    program.push(allow);
     program
 }
 
@@ -110,47 +198,63 @@ fn filter() -> Vec<libc::sock_filter> {
 mod tests {
     use super::*;
 
-    /// Runs the program as the kernel would, for a call number and a second argument.
-    fn verdict(architecture: u32, number: u32, argument: u32) -> u32 {
-        let program = filter();
+    /// Runs the program as the kernel would, for a call number and the low halves of its first two arguments.
+    fn verdict(real_root: bool, architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
+        let program = filter(real_root);
         let (mut at, mut register) = (0, 0);
         loop {
             let step = program[at];
             at += 1;
+            let mut branch = |holds: bool| at += usize::from(if holds { step.jt } else { step.jf });
             match u32::from(step.code) {
                 code if code == libc::BPF_LD | libc::BPF_W | libc::BPF_ABS => {
                     register = match step.k {
                         NUMBER => number,
                         ARCHITECTURE => architecture,
-                        SECOND_ARGUMENT => argument,
+                        FIRST_ARGUMENT => arguments[0],
+                        SECOND_ARGUMENT => arguments[1],
                         other => panic!("loads from {other}"),
                     };
                 }
-                code if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K => {
-                    at += usize::from(if register == step.k { step.jt } else { step.jf });
-                }
+                code if code == libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K => branch(register == step.k),
+                code if code == libc::BPF_JMP | libc::BPF_JGE | libc::BPF_K => branch(register >= step.k),
+                code if code == libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K => branch(register & step.k != 0),
+                code if code == libc::BPF_JMP | libc::BPF_JA => at += step.k as usize,
                 _ => return step.k,
             }
         }
     }
 
+    const REFUSED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
+    const ABSENT: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+
     #[test]
     fn the_filter_refuses_what_it_names_and_nothing_else() {
-        let refuse = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
-        for call in FORBIDDEN {
-            assert_eq!(verdict(NATIVE, call as u32, 0), refuse, "{call}");
-            assert_eq!(verdict(NATIVE ^ 1, call as u32, 0), libc::SECCOMP_RET_ALLOW, "{call}");
-        }
-        for call in ABSENT {
-            assert_eq!(verdict(NATIVE, call as u32, 0), libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32, "{call}");
-        }
-        for number in 0..600 {
-            if !FORBIDDEN.iter().chain(&ABSENT).any(|call| *call == i64::from(number)) {
-                assert_eq!(verdict(NATIVE, number, 0), libc::SECCOMP_RET_ALLOW, "{number}");
+        for calls in architectures() {
+            let of = |real_root, number: libc::c_long, arguments| {
+                verdict(real_root, calls.architecture, number as u32, arguments)
+            };
+            for number in 0..600 {
+                let expected = match () {
+                    () if calls.forbidden.contains(&number) => REFUSED,
+                    () if calls.absent.contains(&number) => ABSENT,
+                    () => libc::SECCOMP_RET_ALLOW,
+                };
+                assert_eq!(of(false, number, [0, 0]), expected, "{number}");
+                let expected = if number == calls.clone3 { ABSENT } else { expected };
+                assert_eq!(of(true, number, [0, 0]), expected, "{number}");
             }
+            for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+                assert_eq!(of(true, calls.ioctl, [0, request as u32]), REFUSED);
+            }
+            assert_eq!(of(true, calls.ioctl, [0, libc::TIOCGWINSZ as u32]), libc::SECCOMP_RET_ALLOW);
+            for call in calls.namespaces {
+                assert_eq!(of(true, call, [NEW_USER | 0x11, 0]), REFUSED);
+                assert_eq!(of(true, call, [0x11, NEW_USER]), libc::SECCOMP_RET_ALLOW);
+                assert_eq!(of(false, call, [NEW_USER, 0]), libc::SECCOMP_RET_ALLOW);
+            }
+            assert_eq!(verdict(true, calls.architecture, 0x4000_0000 + 165, [0, 0]), ABSENT);
         }
-        assert_eq!(verdict(NATIVE, libc::SYS_ioctl as u32, libc::TIOCSTI as u32), refuse);
-        assert_eq!(verdict(NATIVE, libc::SYS_ioctl as u32, libc::TIOCLINUX as u32), refuse);
-        assert_eq!(verdict(NATIVE, libc::SYS_ioctl as u32, libc::TIOCGWINSZ as u32), libc::SECCOMP_RET_ALLOW);
+        assert_eq!(verdict(true, 1, libc::SYS_bpf as u32, [0, 0]), libc::SECCOMP_RET_ALLOW);
     }
 }

@@ -109,7 +109,8 @@ fn own_names(options: &HostRoot) -> impl Iterator<Item = Mount> {
         .then(std::env::current_exe)
         .and_then(Result::ok)
         .unwrap_or_else(|| executable.to_owned());
-    let mut names: Vec<&str> = options.names.iter().map(String::as_str).chain([super::chroot::NAME]).collect();
+    let mut names: Vec<&str> =
+        options.names.iter().map(String::as_str).chain([super::chroot::NAME, super::chroot::WITHIN]).collect();
     names.sort_unstable();
     names.dedup();
     let links: Vec<Mount> = names
@@ -171,6 +172,6 @@ mod tests {
                 _ => None,
             })
             .collect();
-        assert_eq!(links, ["aa", "mkosi-chroot", "zz"].map(|name| Path::new(BIN).join(name)));
+        assert_eq!(links, ["aa", "mkosi-chroot", "mkosi-within", "zz"].map(|name| Path::new(BIN).join(name)));
     }
 }

@@ -13,6 +13,7 @@ use std::path::Path;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::Mount;
+use super::broker;
 use super::command::Command;
 use super::fault::{Result, Tried};
 use super::harden::Limits;
@@ -30,6 +31,8 @@ pub(super) struct Inside<'a> {
     /// `CLONE_NEW*` besides PID and mounts.
     pub(super) namespaces: libc::c_int,
     pub(super) hostname: Option<&'a str>,
+    /// Whether commands may have the image entered for them.
+    pub(super) broker: bool,
     pub(super) command: Command<'a>,
 }
 
@@ -73,6 +76,7 @@ fn outer(launch: OwnedFd, status: &Status) -> Result<()> {
         links: Links::Follow,
         namespaces,
         hostname: Some(&spec.hostname),
+        broker: true,
         command: Command {
             argv: &spec.argv,
             env: &spec.env,
@@ -136,6 +140,14 @@ fn first_process(inside: &Inside<'_>, status: &Status, alive: &OwnedFd) -> Resul
         sys::loopback_up().tried(|| "bring up the loopback interface".to_owned())?;
     }
     root::enter(&inside.base, inside.mounts, inside.links)?;
+    if let (true, Some(limits)) = (inside.broker, inside.command.harden)
+        && let Some(listener) = broker::listen()
+        && let Fork::Child = sys::fork().tried(|| "start the process that enters images".to_owned())?
+    {
+        die_with_parent()?;
+        release_streams()?;
+        broker::serve(&listener, limits);
+    }
     match sys::fork().tried(|| "start the command's process".to_owned())? {
         Fork::Child => {
             status.send(&inside.command.exec());
@@ -156,7 +168,7 @@ fn die_with_parent() -> Result<()> {
 }
 
 /// Points the three standard streams to the null device; to the root directory where there is none.
-fn release_streams() -> Result<()> {
+pub(super) fn release_streams() -> Result<()> {
     let open = |path: &Path, flags| rustix::fs::openat(CWD, path, flags | OFlags::CLOEXEC, Mode::empty());
     let nothing = open(Path::new("/dev/null"), OFlags::RDWR)
         .or_else(|_| open(Path::new("/"), OFlags::PATH))

@@ -4,6 +4,7 @@
 //! specification in a file in memory, and that single-threaded child does the rest. `docs/sandbox.md` tells how.
 //! Knows nothing of images, stages or the store.
 
+mod broker;
 mod chroot;
 mod command;
 mod fault;
@@ -48,7 +49,9 @@ pub fn hidden_entry() {
         verb::ENTRY => verb::main(),
         _ => {}
     }
-    if std::path::Path::new(arg(0)).file_name().is_some_and(|name| name == chroot::NAME) {
-        chroot::main(args.iter().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect());
+    let name = std::path::Path::new(arg(0)).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if name == chroot::NAME || name == chroot::WITHIN {
+        let rest = args.iter().skip(1).map(|arg| arg.to_string_lossy().into_owned()).collect();
+        chroot::main(rest, name == chroot::WITHIN);
     }
 }

@@ -138,6 +138,12 @@ pub fn block_signals() {
     }
 }
 
+/// Has the kernel bury children by itself.
+pub fn ignore_children() {
+    // SAFETY: SIG_IGN installs no code.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) };
+}
+
 /// Lets all signals through again.
 pub fn unblock_signals() {
     // SAFETY: the set is initialised by sigemptyset before it is used.

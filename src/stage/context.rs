@@ -85,6 +85,8 @@ pub struct Context<'a> {
     pub store: &'a Store,
     /// A fresh directory of its own on the store's file system; removed afterwards.
     pub work: &'a WorkDir,
+    /// Whether the image was built before.
+    pub cached: bool,
     /// When the stage began: what a file says to be newer is a time of this build.
     pub started: SystemTime,
     /// Takes everything that its commands print.
@@ -93,6 +95,29 @@ pub struct Context<'a> {
     pub cancel: &'a Cancel,
     /// Whether an output that is not ours may be replaced.
     pub force: bool,
+    /// Whether the user gets a shell in the sandbox of a script that fails.
+    pub debug_shell: bool,
+}
+
+/// A specification that holds the host's tools, and the network if that is asked for.
+pub fn host_spec(argv: &[&str], network: bool) -> Spec {
+    let mut spec = Spec {
+        argv: argv.iter().map(|word| (*word).to_owned()).collect(),
+        mounts: host_root(&HostRoot { network, names: vec![APPLY.to_owned()], ..HostRoot::default() }),
+        network,
+        ..Spec::default()
+    };
+    for (name, value) in [
+        ("PATH", PATH),
+        ("LANG", "C.UTF-8"),
+        ("LC_ALL", "C.UTF-8"),
+        ("TZ", "UTC"),
+        ("HOME", "/"),
+        ("TMPDIR", "/var/tmp"),
+    ] {
+        spec.env.insert(name.to_owned(), value.to_owned());
+    }
+    spec
 }
 
 impl Context<'_> {
@@ -158,6 +183,20 @@ impl Context<'_> {
         }
     }
 
+    /// A mount of stored layers whose changes are thrown away; `name` is that of its place in the work directory.
+    ///
+    /// # Errors
+    /// When the directories can't be made or, where overlays can't be mounted, the tree can't be copied.
+    pub fn throwaway(&self, name: &str, layers: &[Layer], target: PathBuf) -> Result<Mount, StageError> {
+        let upper = self.scratch(name)?;
+        if matches!(self.store.backend(), Backend::Copy { .. }) {
+            materialise(layers, &upper, &Materialise { break_links: true, ..Materialise::default() })?;
+            return Ok(Mount::Bind { source: upper, target, read_only: false, optional: false });
+        }
+        let upper = Some((upper, self.scratch(&format!("{name}-overlay"))?));
+        Ok(Mount::Overlay { lowers: lower_dirs(layers), upper, target })
+    }
+
     /// Takes the changes to the tree into the store: the outputs of a stage that adds a layer.
     ///
     /// # Errors
@@ -179,22 +218,7 @@ impl Context<'_> {
 
     /// A specification that holds the host's tools, and the network if the stage declares it.
     pub fn spec(&self, argv: &[&str]) -> Spec {
-        let mut spec = Spec {
-            argv: argv.iter().map(|word| (*word).to_owned()).collect(),
-            mounts: host_root(&HostRoot {
-                network: self.profile.network,
-                names: vec![APPLY.to_owned()],
-                ..HostRoot::default()
-            }),
-            network: self.profile.network,
-            ..Spec::default()
-        };
-        spec.env.insert("PATH".to_owned(), PATH.to_owned());
-        spec.env.insert("LANG".to_owned(), "C.UTF-8".to_owned());
-        spec.env.insert("LC_ALL".to_owned(), "C.UTF-8".to_owned());
-        spec.env.insert("TZ".to_owned(), "UTC".to_owned());
-        spec.env.insert("HOME".to_owned(), "/".to_owned());
-        spec.env.insert("TMPDIR".to_owned(), "/var/tmp".to_owned());
+        let mut spec = host_spec(argv, self.profile.network);
         if let Some(epoch) = self.source_date_epoch() {
             spec.env.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string());
         }
@@ -228,7 +252,7 @@ impl Context<'_> {
     }
 
     /// The first path of a file input that lies on the host.
-    pub fn host_path<'s>(source: &'s Source) -> Option<&'s Path> {
+    pub fn host_path(source: &Source) -> Option<&Path> {
         match source {
             Source::Host { path, .. } => Some(path),
             Source::Image(_) => None,

@@ -12,22 +12,32 @@ use super::{Context, Outputs, Source, StageError, Tree};
 use crate::config::Value;
 use crate::distro::{self, Cx, Distribution, Host, InstallOptions, Package, Repositories, Request, Settings, Target};
 use crate::sandbox::Mount;
-use crate::store::{Artifact, MergedTree};
+use crate::store::{Artifact, Layer, MergedTree};
 use crate::types::{Architecture, Digest};
 
 /// Where dpkg keeps what is installed.
 const STATUS: &str = "var/lib/dpkg/status";
 
-/// Fetches and checks repository metadata: the output `lists`.
+/// Fetches and checks repository metadata: the output `lists`, and `cache`, which is what apt makes of it.
 pub fn sync(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    if let Some(mode @ ("always" | "metadata")) = cx.view.text("CacheOnly") {
+        return Err(StageError::Other(format!(
+            "the store has no usable repository metadata, and CacheOnly={mode} forbids fetching any: \
+             build once with CacheOnly=auto"
+        )));
+    }
     let repositories = repositories(cx)?;
     let out = cx.scratch("lists")?;
     let info = with_tools(cx, |tools| distro::sync(tools, &repositories, &out))?;
     for warning in info.warnings {
         cx.note(&warning);
     }
-    let layer = cx.store.add_layer(&out, None, &cx.ingest())?;
-    Ok(Outputs::from([("lists".to_owned(), Artifact::Tree { layers: vec![layer.digest] })]))
+    let lists = cx.store.add_layer(&out, None, &cx.ingest())?;
+    let cache = cx.scratch("cache")?;
+    with_tools(cx, |tools| distro::prepare_cache(tools, &repositories, &lists.dir, &cache))?;
+    let cache = cx.store.add_layer(&cache, None, &cx.ingest())?;
+    let tree = |layer: Layer| Artifact::Tree { layers: vec![layer.digest] };
+    Ok(Outputs::from([("lists".to_owned(), tree(lists)), ("cache".to_owned(), tree(cache))]))
 }
 
 /// Finds the exact packages of the base, of `Packages=` and of `BuildPackages=`. Where the mirror has them is an
@@ -38,18 +48,28 @@ pub fn resolve(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let mut packages: Vec<String> = cx.view.texts("Packages").into_iter().map(str::to_owned).collect();
     packages.extend(cx.view.texts("VolatilePackages").into_iter().map(str::to_owned));
     let build = if cx.view.get("BuildScripts").is_empty() { Vec::new() } else { cx.view.texts("BuildPackages") };
+    let build_packages: Vec<String> = build.into_iter().map(str::to_owned).collect();
+    // A base that nothing is added to needs no package manager.
+    let adds = !(packages.is_empty() && build_packages.is_empty());
     let request = Request {
         base: !base_trees,
-        status: if base_trees { Some(status_of_base(cx)?) } else { None },
+        status: if base_trees && adds { Some(status_of_base(cx)?) } else { None },
         packages,
-        build_packages: build.into_iter().map(str::to_owned).collect(),
+        build_packages,
         recommends: cx.view.bool("WithRecommends"),
     };
-    let lists = match cx.needs.get("sync.lists") {
-        Some(Artifact::Tree { layers }) if layers.len() == 1 => cx.store.need_layer(&layers[0])?.dir,
-        _ => return Err(StageError::Other("the stage `sync` gave no metadata".to_owned())),
+    let layer = |need: &str| match cx.needs.get(need) {
+        Some(Artifact::Tree { layers }) => match layers.first() {
+            Some(layer) => cx.store.need_layer(layer).map(|layer| Some(layer.dir)),
+            None => Ok(None),
+        },
+        _ => Ok(None),
     };
-    let resolution = with_tools(cx, |tools| distro::resolve(tools, &repositories, &lists, &request))?;
+    let Some(lists) = layer("sync.lists")? else {
+        return Err(StageError::Other("the stage `sync` gave no metadata".to_owned()));
+    };
+    let cache = layer("sync.cache")?;
+    let resolution = with_tools(cx, |tools| distro::resolve(tools, &repositories, &lists, cache.as_deref(), &request))?;
     let mut uris = BTreeMap::new();
     let mut outputs = Outputs::new();
     for (name, list) in [("base", resolution.base), ("packages", resolution.packages), ("build", resolution.build)] {
@@ -84,6 +104,16 @@ pub fn download(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         }));
     }
     let pool = cx.store.pool();
+    if cx.view.text("CacheOnly") == Some("always") {
+        let missing = wanted.iter().filter(|package| !distro::pool_path(&pool, package).exists());
+        let missing: Vec<&str> = missing.map(|package| package.filename.as_str()).collect();
+        if !missing.is_empty() {
+            let names = missing.join(", ");
+            return Err(StageError::Other(format!(
+                "the pool lacks {names}, and CacheOnly=always forbids fetching them"
+            )));
+        }
+    }
     let repositories = repositories(cx)?;
     with_tools(cx, |tools| distro::download(tools, &wanted, &repositories, &pool))?;
     for package in &wanted {
@@ -190,7 +220,8 @@ fn target(cx: &Context<'_>) -> Result<Target, StageError> {
     Ok(Target { distribution, release, architecture })
 }
 
-fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError> {
+/// The repositories that the settings ask for.
+pub(super) fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError> {
     let text = |setting: &str| cx.view.text(setting).map(str::to_owned);
     let local = match cx.view.get("LocalMirror") {
         Value::Path(path) => Some(path.to_string_lossy().into_owned()),
@@ -277,8 +308,11 @@ fn base_layers(cx: &mut Context<'_>) -> Result<Vec<Digest>, StageError> {
             read_only: false,
             optional: false,
         });
+        let path_is_directory = path.is_dir();
         spec.mounts.push(Mount::Bind { source: path, target: inside.clone().into(), read_only: true, optional: false });
-        let step = Step::Copy { from: inside.into(), to: "/".to_owned(), owners, epoch: None };
+        // The times of a directory are in no key, so they must not be in the layer.
+        let epoch = path_is_directory.then(|| cx.epoch());
+        let step = Step::Copy { from: inside.into(), to: "/".to_owned(), owners, epoch };
         apply(cx, spec, &[step])?;
         layers.push(cx.store.add_layer(&upper, None, &cx.ingest())?.digest);
     }

@@ -33,8 +33,19 @@ pub enum StageError {
     #[error(transparent)]
     View(#[from] ViewError),
     /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
+    #[error("{0}")]
+    Store(#[source] StoreError),
+    /// A command found the disk full.
+    #[error(
+        "no space left on the disk of the store; what the store had is unharmed. Make room with `mkosi store gc`, or \
+         set CacheDirectory= to a directory on a larger disk than that of {}: {text}", .store.display()
+    )]
+    Full {
+        /// The store's directory.
+        store: PathBuf,
+        /// The error without this explanation.
+        text: String,
+    },
     /// A sandbox could not be made.
     #[error("{0}")]
     Sandbox(String),
@@ -63,6 +74,15 @@ impl StageError {
     /// Wraps the text of an error that tells everything itself.
     pub fn other(error: impl std::fmt::Display) -> Self {
         Self::Other(error.to_string())
+    }
+}
+
+impl From<StoreError> for StageError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Cancelled { .. } => Self::Cancelled,
+            other => Self::Store(other),
+        }
     }
 }
 

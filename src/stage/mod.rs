@@ -12,7 +12,7 @@ mod hwdb;
 mod output;
 pub mod publish;
 mod remove;
-mod script;
+pub mod script;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -31,6 +31,7 @@ pub type StageFn = fn(&mut Context<'_>) -> Result<Outputs, StageError>;
 
 /// Every stage's code by the name of its declaration. A test holds the two lists equal.
 pub const STAGES: &[(&str, StageFn)] = &[
+    ("sync-scripts", script::sync),
     ("sync", debian::sync),
     ("resolve", debian::resolve),
     ("download", debian::download),
@@ -51,6 +52,7 @@ pub const STAGES: &[(&str, StageFn)] = &[
     ("cpio", output::cpio),
     ("manifest", output::manifest),
     ("checksum", output::checksum),
+    ("postoutput", script::postoutput),
     ("publish", publish::run),
 ];
 

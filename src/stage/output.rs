@@ -105,15 +105,20 @@ pub fn checksum(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     Ok(files([(".SHA256SUMS".to_owned(), digest)]))
 }
 
-/// The files of an image by the names that they are published with. What scripts left in `$OUTPUTDIR` keeps its name.
+/// The files of an image by the names that they are published with. What scripts left in `$OUTPUTDIR` keeps its name;
+/// where scripts had a last look at all of it, that is all there is.
 pub fn named_files(output: &str, needs: &BTreeMap<String, Artifact>) -> BTreeMap<String, Digest> {
+    if let Some(Artifact::Files { files }) = needs.get("postoutput.out") {
+        return files.clone();
+    }
     let mut named = BTreeMap::new();
     for (need, artifact) in needs {
-        let Artifact::Files { files } = artifact else { continue };
-        for (name, digest) in files {
-            let own = !need.ends_with(".out");
-            named.insert(if own { format!("{output}{name}") } else { name.clone() }, *digest);
+        if let (Artifact::Files { files }, true) = (artifact, need.ends_with(".files")) {
+            named.extend(files.iter().map(|(name, digest)| (format!("{output}{name}"), *digest)));
         }
+    }
+    if let Some(Artifact::Files { files }) = super::script::latest(needs, "out") {
+        named.extend(files.iter().map(|(name, digest)| (name.clone(), *digest)));
     }
     named
 }

@@ -24,7 +24,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let clean = cx.view.get("CleanPackageMetadata");
     let (always, never) = match clean {
         Value::Bool(clean) => (*clean, !*clean),
-        Value::Text(text) => (text == "true" || text == "yes" || text == "enabled", text == "false"),
+        Value::Text(text) => (text == "enabled", text == "disabled"),
         _ => (false, false),
     };
     // Without a request a directory or tar keeps it: such a tree is a base for others.

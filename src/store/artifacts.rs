@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::root::{Use, locked};
 use super::{Artifact, Layer, Slot, Store, StoreError};
 use crate::types::{Digest, Encoder};
 
@@ -26,29 +27,35 @@ impl Store {
         StoreError::Missing { kind, name: digest.hex(), path: self.dir().to_path_buf() }
     }
 
-    /// Reads every object of an artifact and compares it with its name.
+    /// Reads every object of an artifact that was not read or made in this run, and compares it with its name. What
+    /// is damaged is removed with the records that refer to it, so that it can be made again. Whether all were sound.
     ///
     /// # Errors
-    /// The first object that is missing or damaged.
-    pub fn verify_artifact(&self, artifact: &Artifact) -> Result<(), StoreError> {
-        match artifact {
-            Artifact::Tree { layers } => {
-                for layer in layers {
-                    if !self.verify_layer(layer)? {
-                        return Err(self.missing("layer", layer));
-                    }
-                }
+    /// When an object can't be read, or a damaged one can't be removed.
+    pub fn check_artifact(&self, artifact: &Artifact) -> Result<bool, StoreError> {
+        let objects: Vec<Use> = match artifact {
+            Artifact::Tree { layers } => layers.iter().copied().map(Use::Layer).collect(),
+            Artifact::Files { files } => files.values().copied().map(Use::File).collect(),
+            Artifact::Value { .. } => Vec::new(),
+        };
+        let mut all = true;
+        for object in objects {
+            if locked(&self.checked).contains(&object) {
+                continue;
             }
-            Artifact::Files { files } => {
-                for file in files.values() {
-                    if !self.verify_file(file)? {
-                        return Err(self.missing("file", file));
-                    }
-                }
+            let sound = match &object {
+                Use::Layer(digest) => self.verify_layer(digest)?,
+                Use::File(digest) => self.verify_file(digest)?,
+                Use::Record(_) | Use::Pool(_) => true,
+            };
+            if sound {
+                locked(&self.checked).insert(object);
+            } else {
+                self.discard(&object)?;
+                all = false;
             }
-            Artifact::Value { .. } => {}
         }
-        Ok(())
+        Ok(all)
     }
 
     /// The size in bytes of what an action added: its files, and the topmost layer of its trees.

@@ -58,13 +58,21 @@ pub fn with_overlay<T: Send>(
     let options =
         format!("userxattr,lowerdir={},upperdir={},workdir={}", names.join(":"), upper.display(), workdir.display());
     let answer = in_mount_namespace(|| {
-        use nix::mount::{MsFlags, mount, umount};
+        use nix::mount::{MsFlags, mount};
         mount(Some("overlay"), &merged, Some("overlay"), MsFlags::empty(), Some(options.as_str())).unwrap();
         let answer = action(&merged);
-        umount(&merged).unwrap();
+        unmount(&merged);
         answer
     });
     (upper, answer)
+}
+
+/// Unmounts. A child that another test starts at this moment holds our files until it is another program.
+fn unmount(path: &Path) {
+    while let Err(error) = nix::mount::umount(path) {
+        assert_eq!(error, nix::errno::Errno::EBUSY, "can't unmount {}", path.display());
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
 }
 
 /// Adds the layer that `action` makes on top of `layers` in an overlay.

@@ -1,0 +1,166 @@
+//! Runs the scripts of one setting, each in a sandbox of its own. Knows nothing of what becomes of their results.
+
+use std::path::{Path, PathBuf};
+
+use super::carried::Carried;
+use super::environment::{CONFIG, Facts, Kind, config_json, environment};
+use super::{sources, wrappers};
+use crate::sandbox::{Input, Mount, Output, Spec};
+use crate::stage::{Context, Root, StageError, Tree};
+
+/// Settings whose directories builds write to.
+pub const WRITTEN: [&str; 5] =
+    ["BuildDirectory", "CacheDirectory", "OutputDirectory", "PackageCacheDirectory", "WorkspaceDirectory"];
+
+/// What the scripts of a stage are given.
+pub struct Runner<'a> {
+    /// Their kind.
+    pub kind: Kind,
+    /// The image's tree.
+    pub tree: Option<&'a Tree>,
+    /// The directories that are handed on.
+    pub carried: Option<&'a Carried>,
+    /// `$DESTDIR`.
+    pub dest: Option<&'a Path>,
+    /// The sources, where they are not those of the profile.
+    pub mounts: Vec<Mount>,
+    /// Mounts on top of everything else.
+    pub after: Vec<Mount>,
+}
+
+fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
+    Mount::Bind { source: source.to_path_buf(), target: target.into(), read_only, optional: false }
+}
+
+impl Runner<'_> {
+    /// Nothing but the kind.
+    pub fn new(kind: Kind) -> Self {
+        Self { kind, tree: None, carried: None, dest: None, mounts: Vec::new(), after: Vec::new() }
+    }
+
+    /// Runs each script of the kind's setting, in order.
+    pub fn all(&self, cx: &mut Context<'_>, arguments: &[&str]) -> Result<(), StageError> {
+        let scripts: Vec<(String, PathBuf)> = cx
+            .sources_of(self.kind.setting())
+            .into_iter()
+            .filter_map(|(name, source)| {
+                let base = name.rsplit('/').next().unwrap_or(name).to_owned();
+                Context::host_path(source).map(|path| (base, path.to_path_buf()))
+            })
+            .collect();
+        let base = self.base(cx)?;
+        for (name, path) in scripts {
+            let called = [&[name.as_str()], arguments].concat().join(" ");
+            cx.note(&format!("running {called}"));
+            let spec = self.spec(&base, &name, &path, arguments);
+            cx.run(&spec).map_err(|error| match error {
+                // The name in the sandbox is the same for all scripts of a kind.
+                StageError::Command { exit, .. } => {
+                    if cx.debug_shell {
+                        debug_shell(cx, &spec, &called);
+                    }
+                    StageError::Command { command: called, exit }
+                }
+                StageError::Sandbox(text) => StageError::Sandbox(format!("{name}: {text}")),
+                other => other,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn spec(&self, base: &Spec, name: &str, path: &Path, arguments: &[&str]) -> Spec {
+        let mut spec = base.clone();
+        let inside = self.kind.path();
+        let in_image = self.tree.is_some() && name.ends_with(".chroot");
+        let argv = if in_image { vec!["mkosi-chroot", inside] } else { vec![inside] };
+        spec.argv = argv.into_iter().chain(arguments.iter().copied()).map(str::to_owned).collect();
+        spec.mounts.push(bind(path, inside, true));
+        spec
+    }
+
+    /// What all scripts of the stage have in common.
+    fn base(&self, cx: &Context<'_>) -> Result<Spec, StageError> {
+        let kind = self.kind;
+        let mut spec = cx.spec(&[]);
+        // The table says who gets it.
+        spec.env.remove("SOURCE_DATE_EPOCH");
+        if let Some(tree) = self.tree
+            && cx.profile.root != Root::None
+        {
+            spec.mounts.push(cx.tree_mount(tree));
+        }
+        let build = if kind.has("BUILDDIR") { build_directory(cx)? } else { None };
+        if self.mounts.is_empty() {
+            spec.mounts.extend(sources::mounts(cx, kind, build.as_deref())?);
+        } else {
+            spec.mounts.extend(self.mounts.iter().cloned());
+        }
+        if let Some(carried) = self.carried {
+            for (variable, directory, target) in [
+                ("OUTPUTDIR", &carried.out, "/work/out"),
+                ("PACKAGEDIR", &carried.packages, "/work/packages"),
+                ("ARTIFACTDIR", &carried.artifacts, "/work/artifacts"),
+            ] {
+                if kind.has(variable) {
+                    spec.mounts.push(bind(directory, target, false));
+                }
+            }
+        }
+        if let Some(dest) = self.dest {
+            spec.mounts.push(bind(dest, "/work/dest", false));
+        }
+        if let Some(build) = &build {
+            // Only build scripts fill it.
+            spec.mounts.push(bind(build, "/work/build", kind != Kind::Build));
+        }
+        spec.mounts.push(Mount::File { target: CONFIG.into(), contents: config_json(cx.view), mode: 0o644 });
+        let facts =
+            Facts { view: cx.view, build_directory: build.is_some(), cached: cx.cached, network: cx.profile.network };
+        spec.env.extend(environment(kind, &facts, &files(cx)?).map_err(StageError::Other)?);
+        if self.tree.is_some() {
+            wrappers::add(cx, &mut spec)?;
+        }
+        spec.mounts.extend(self.after.iter().cloned());
+        spec.cwd = "/work/src".into();
+        Ok(spec)
+    }
+}
+
+/// Opens a shell for the user in the sandbox as the script left it: the same mounts and variables, and what it wrote. One
+/// that can't be opened is told of and changes nothing of the failure.
+fn debug_shell(cx: &mut Context<'_>, failed: &Spec, called: &str) {
+    let mut spec = failed.clone();
+    let in_image = spec.argv.first().is_some_and(|word| word == "mkosi-chroot");
+    let argv: &[&str] = if in_image { &["mkosi-chroot", "sh"] } else { &["sh"] };
+    spec.argv = argv.iter().map(|word| (*word).to_owned()).collect();
+    eprintln!(
+        "{called} failed; this is a shell where it ran (the script is {}). Leave it to end the build.",
+        failed.env.get("SCRIPT").map_or("in /work", String::as_str)
+    );
+    if let Err(error) = spec.run(Input::Inherit, Output::Inherit, cx.cancel) {
+        cx.note(&format!("no shell could be opened: {error}"));
+    }
+}
+
+/// The texts of `EnvironmentFiles=`, by name.
+fn files(cx: &Context<'_>) -> Result<Vec<(String, String)>, StageError> {
+    let mut files = Vec::new();
+    for (name, source) in cx.sources_of("EnvironmentFiles") {
+        if let Some(path) = Context::host_path(source) {
+            let text = std::fs::read_to_string(path).map_err(StageError::io("read the variables in", path))?;
+            files.push((name.rsplit('/').next().unwrap_or(name).to_owned(), text));
+        }
+    }
+    Ok(files)
+}
+
+/// The user's build directory: kept between builds and no part of any key.
+fn build_directory(cx: &Context<'_>) -> Result<Option<PathBuf>, StageError> {
+    let Some(directory) = cx.view.path("BuildDirectory") else {
+        return Ok(None);
+    };
+    let text = |setting| cx.view.text(setting).unwrap_or_default();
+    let own = directory.join(format!("{}~{}~{}", text("Distribution"), text("Release"), text("Architecture")));
+    std::fs::create_dir_all(&own).map_err(StageError::io("make the build directory", &own))?;
+    Ok(Some(own))
+}

@@ -1,0 +1,28 @@
+//! Whole builds: the program on projects with real Debian packages from the mirror that this host's apt uses.
+//!
+//! Needs root, apt, and programs of systemd. The first run downloads some 90 MB and keeps them below `target/`.
+
+mod support;
+
+#[path = "build/changes.rs"]
+mod changes;
+#[path = "build/copying.rs"]
+mod copying;
+#[path = "build/damage.rs"]
+mod damage;
+#[path = "build/forced.rs"]
+mod forced;
+#[path = "build/images.rs"]
+mod images;
+#[path = "build/mirror.rs"]
+mod mirror;
+#[path = "build/outputs.rs"]
+mod outputs;
+#[path = "build/safety.rs"]
+mod safety;
+#[path = "build/stopped.rs"]
+mod stopped;
+#[path = "build/together.rs"]
+mod together;
+#[path = "build/user.rs"]
+mod user;
