@@ -1,5 +1,6 @@
 # make demo   builds and shows examples/debian
 # make test   runs the tests
+# make fuzz   runs each fuzz target for FUZZ_SECONDS; needs Rust's nightly toolchain and cargo-fuzz
 # Both install what the host lacks, on Debian 12 and 13, as root or through sudo.
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
@@ -12,7 +13,10 @@ TEST_PACKAGES := bash fish groff-base zsh
 EXAMPLE := examples/debian
 MKOSI := $(CURDIR)/target/release/mkosi
 
-.PHONY: demo test lint bench setup
+.PHONY: demo test lint bench fuzz setup
+
+FUZZ_TARGETS := file condition specifiers project
+FUZZ_SECONDS ?= 30
 
 setup:
 	@missing=$$(for p in $(PACKAGES); do dpkg-query -W -f='$${db:Status-Status}\n' $$p 2>/dev/null | grep -qx installed || echo $$p; done); \
@@ -43,3 +47,9 @@ lint:
 
 bench: setup
 	cargo bench --quiet
+
+fuzz:
+	@command -v cargo-fuzz >/dev/null || { echo "make fuzz: install cargo-fuzz first (cargo install cargo-fuzz)" >&2; exit 1; }
+	@for t in $(FUZZ_TARGETS); do \
+		cargo +nightly fuzz run $$t -- -max_total_time=$(FUZZ_SECONDS) -max_len=4096 -timeout=10 -print_final_stats=1 || exit 1; \
+	done

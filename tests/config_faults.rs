@@ -190,3 +190,14 @@ fn no_project() {
     let said = project.said(&["-C", "nowhere"]);
     assert!(said.contains("does not exist") && said.ends_with("refused"), "{said}");
 }
+
+#[test]
+fn what_has_no_end_is_not_read() {
+    let project = Project::new(&[("mkosi.conf", "[Include]\nInclude=/dev/zero\n")]);
+    let text = project.load(&[]).expect_err("refused").to_string();
+    assert!(text.contains("this is a device"), "{text}");
+    let project = Project::new(&[("mkosi.conf", "[Output]\nImageId=x\n")]);
+    std::fs::create_dir(project.root.join("mkosi.conf.d")).expect("a directory");
+    symlink("/dev/null", project.root.join("mkosi.conf.d/10.conf")).expect("a link");
+    assert_eq!(project.load(&[]).expect("loaded").image("main").and_then(|main| main.text("ImageId")), Some("x"));
+}

@@ -2,11 +2,13 @@
 
 pub mod arguments;
 mod build;
+pub mod bump;
 pub mod cat_config;
 mod clean;
 pub mod completion;
 pub mod configure;
 pub mod documentation;
+pub mod history;
 pub mod init;
 pub mod options;
 pub mod pager;
@@ -22,7 +24,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config::{Diagnostics, HostFacts, LoadInput, Loaded, load};
+use crate::config::{Diagnostic, Diagnostics, HostFacts, LoadInput, Loaded, OptionSetting, load, project_directory};
 use options::{Invocation, Stop};
 use pager::print;
 use verbs::Verb;
@@ -30,7 +32,7 @@ use verbs::Verb;
 /// Does what the arguments, without the program's name, ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
-    let invocation = match options::parse(arguments, &here) {
+    let mut invocation = match options::parse(arguments, &here) {
         Ok(invocation) => invocation,
         Err(Stop::Show(text)) => return print(&text),
         Err(Stop::Wrong(text)) => {
@@ -38,13 +40,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    for warning in &invocation.warnings {
-        eprintln!("{warning}");
+    let project = project_directory(invocation.directory.as_deref());
+    if let Some(project) = &project {
+        history::recall(&mut invocation, project);
     }
     if !invocation.verb.implemented() {
         return not_yet(invocation.verb);
     }
     if invocation.verb.needs_no_configuration() {
+        say(&invocation.warnings);
         return without_configuration(&invocation, &here);
     }
     // The store of a user holds files of the user's subordinate ids, which only root of a namespace can read.
@@ -53,6 +57,24 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
+    }
+    // Only now: outside the namespace this program starts once more.
+    say(&invocation.warnings);
+    let bumps = invocation.verb == Verb::Bump
+        || (invocation.auto_bump && matches!(invocation.verb, Verb::Build | Verb::Update));
+    let given = invocation.settings.clone();
+    // A version on the command line is the next one.
+    if bumps && !invocation.settings.iter().any(|setting| setting.setting == "ImageVersion") {
+        let version = project.as_deref().ok_or(bump::BumpError::NoDirectory).and_then(bump::next);
+        match version {
+            Ok(text) => invocation.settings.push(OptionSetting {
+                setting: "ImageVersion".to_owned(),
+                text,
+                option: "--image-version".to_owned(),
+                directory: here.clone(),
+            }),
+            Err(error) => return finish(Err(error.into())),
+        }
     }
     // Kept to the end: what it holds may be copied into images.
     let built_in = match resources::resources(resources::runtime_directory().as_deref()) {
@@ -82,7 +104,31 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
-    show(&invocation, &loaded, &here)
+    if loaded.image("main").is_some_and(|main| main.bool("History"))
+        && history::is_new(&invocation)
+        && let Err(error) = history::keep(&given, &loaded.project)
+    {
+        eprintln!("warning: the options of this build can't be kept for later: {error}");
+    }
+    match show(&invocation, &loaded, &here) {
+        status if status == ExitCode::SUCCESS && bumps => finish(write_version(&loaded)),
+        status => status,
+    }
+}
+
+fn say(warnings: &[Diagnostic]) {
+    for warning in warnings {
+        eprintln!("{warning}");
+    }
+}
+
+/// Writes the version that was built, or asked for, into the project.
+fn write_version(loaded: &Loaded) -> anyhow::Result<()> {
+    if let Some(version) = loaded.image("main").and_then(|main| main.text("ImageVersion")) {
+        bump::write(&loaded.project, version)?;
+        eprintln!("the version of the image is {version} now");
+    }
+    Ok(())
 }
 
 fn without_configuration(invocation: &Invocation, here: &Path) -> ExitCode {
@@ -135,7 +181,9 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         },
         Verb::Build => finish(build::build(invocation, loaded, false)),
         Verb::Update => finish(build::build(invocation, loaded, true)),
-        Verb::Clean => finish(clean::clean(invocation, loaded)),
+        Verb::Clean => finish(clean::clean(invocation, loaded).and_then(|()| Ok(history::forget(&loaded.project)?))),
+        // The version is written when all else went well.
+        Verb::Bump => ExitCode::SUCCESS,
         Verb::Graph => finish_with(build::graph(invocation, loaded)),
         Verb::Store => finish_with(clean::store(invocation, loaded)),
         verb => not_yet(verb),

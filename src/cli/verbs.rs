@@ -72,7 +72,7 @@ verbs! {
     Box "box" ["sandbox"] Arguments false "Run a program with the tools of the build";
     Serve "serve" [] Nothing false "Serve the outputs over HTTP";
     Burn "burn" [] Arguments false "Write the image to a drive";
-    Bump "bump" [] Nothing false "Raise the image's version";
+    Bump "bump" [] Nothing true "Raise the image's version";
     Genkey "genkey" [] Nothing false "Make a key and certificate for Secure Boot";
     Dependencies "dependencies" [] Arguments false "List the packages that builds need on the host";
     LatestSnapshot "latest-snapshot" [] Nothing false "Show the newest snapshot of the mirror";
@@ -90,6 +90,21 @@ impl Verb {
     /// Whether it reads or writes the store.
     pub const fn uses_store(self) -> bool {
         matches!(self, Self::Build | Self::Update | Self::Graph | Self::Clean | Self::Store)
+    }
+
+    /// Whether `-f` makes it build first.
+    pub const fn builds_with_force(self) -> bool {
+        matches!(
+            self,
+            Self::Shell
+                | Self::Boot
+                | Self::Vm
+                | Self::Sysupdate
+                | Self::Coredumpctl
+                | Self::Journalctl
+                | Self::Serve
+                | Self::Burn
+        )
     }
 
     /// Whether the configuration is what configure scripts make of it.

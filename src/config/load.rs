@@ -85,7 +85,7 @@ pub fn load(input: &LoadInput) -> Result<Loaded, Diagnostics> {
 }
 
 /// The directory that the configuration lies in: `mkosi/` where the project keeps it apart from its sources.
-fn project_directory(directory: Option<&Path>) -> Option<PathBuf> {
+pub fn project_directory(directory: Option<&Path>) -> Option<PathBuf> {
     let directory = directory?;
     let here = |name: &str| directory.join(name).exists();
     let apart = !here("mkosi.conf")

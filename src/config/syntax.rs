@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of settings: any name and any value is kept.
 
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
 use super::diagnostic::{Diagnostic, Place};
@@ -54,6 +55,17 @@ pub fn value(lines: &[Line]) -> String {
     lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
 }
 
+/// What a path leads to that can't be read to an end. `/dev/null` can: a link to it is an empty file.
+fn device(path: &Path) -> Option<&'static str> {
+    let metadata = path.metadata().ok()?;
+    let kind = metadata.file_type();
+    if kind.is_block_device() {
+        return Some("a block device");
+    }
+    let null = Path::new("/dev/null").metadata().is_ok_and(|null| null.rdev() == metadata.rdev());
+    (kind.is_char_device() && !null).then_some("a device")
+}
+
 impl File {
     /// The place of a line in this file, `length` characters long.
     pub fn place(&self, line: &Line, length: usize) -> Place {
@@ -89,6 +101,11 @@ impl File {
     /// # Errors
     /// When it can't be read, is no file, or isn't UTF-8.
     pub fn read(path: &Path) -> Result<Self, Box<Diagnostic>> {
+        if let Some(what) = device(path) {
+            return Err(Box::new(
+                Diagnostic::error(format!("a file is expected here, but this is {what}")).in_file(path),
+            ));
+        }
         let bytes = std::fs::read(path).map_err(|error| {
             Box::new(if path.is_dir() {
                 Diagnostic::error("a file is expected here, but this is a directory")
