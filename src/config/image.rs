@@ -120,3 +120,26 @@ impl View {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Origin;
+    use super::*;
+
+    #[test]
+    fn a_view_tells_of_what_was_asked_beyond_it() {
+        let value = |value| Sourced { value, origin: Origin::Default };
+        let values = BTreeMap::from([("Format", value(Value::text("tar"))), ("Release", value(Value::text("x")))]);
+        let image = Image { name: "main".to_owned(), project: PathBuf::from("/p"), values };
+        let view = View::new("tar", &image, ["Format"]).with_tests(BTreeMap::from([("A".to_owned(), true)]));
+        assert_eq!(view.text("Format"), Some("tar"));
+        assert!(view.test("A"));
+        assert!(view.check().is_ok());
+        assert_eq!(view.text("Release"), None);
+        let error = view.check().unwrap_err().to_string();
+        assert!(error.contains("`tar`") && error.contains("`Release`"), "{error}");
+        let view = View::new("tar", &image, ["Format"]);
+        assert!(!view.test("B"));
+        assert!(view.check().unwrap_err().to_string().contains("`B`"));
+    }
+}

@@ -125,7 +125,8 @@ impl Repositories {
         let uri = if path.starts_with('/') {
             let (source, target) = (PathBuf::from(path), PathBuf::from(path));
             self.mounts.push(Mount::Bind { source, target, read_only: true, optional: false });
-            format!("file:{path}")
+            // `file:` would leave links to the repository in the place of the lists, which then change under us.
+            format!("copy:{path}")
         } else {
             mirror.to_owned()
         };
@@ -351,7 +352,7 @@ mod tests {
         let (_dir, host) = host();
         let target = target(Distribution::Debian, "trixie", Architecture::X86_64);
         let all = Repositories::new(&target, &settings, &host).unwrap();
-        assert_eq!(all.text(), "Types: deb\nURIs: file:/srv/repo\nSuites: trixie\nComponents: main\nTrusted: yes\n\n");
+        assert_eq!(all.text(), "Types: deb\nURIs: copy:/srv/repo\nSuites: trixie\nComponents: main\nTrusted: yes\n\n");
         assert_eq!(all.mounts.len(), 1);
     }
 

@@ -97,10 +97,10 @@ fn parse_status(text: &str) -> Vec<PackageInfo> {
         if line.trim().is_empty() {
             packages.extend(package(&fields));
             fields.clear();
-        } else if !line.starts_with([' ', '\t', '#']) {
-            if let Some((key, value)) = line.split_once(':') {
-                fields.insert(key.to_ascii_lowercase(), value.trim());
-            }
+        } else if !line.starts_with([' ', '\t', '#'])
+            && let Some((key, value)) = line.split_once(':')
+        {
+            fields.insert(key.to_ascii_lowercase(), value.trim());
         }
     }
     packages.sort();

@@ -177,12 +177,11 @@ impl Copier<'_> {
     ) -> Result<()> {
         make_way(self.root, to, to_name, source, target)?;
         let identity = (stat.st_dev, stat.st_ino);
-        if stat.st_nlink > 1 {
-            if let Some(link) = self.links.get(&identity) {
-                if self.link(link, to, to_name)? {
-                    return Ok(());
-                }
-            }
+        if stat.st_nlink > 1
+            && let Some(link) = self.links.get(&identity)
+            && self.link(link, to, to_name)?
+        {
+            return Ok(());
         }
         let fail = |action, error: io::Error| copy_error(self.root, source, target, action, error);
         let kind = file_type(stat);
