@@ -109,10 +109,10 @@ impl Diagnostic {
 
     /// Shows paths below `directory` relative to it, for people who stand there.
     pub fn relative_to(mut self, directory: &Path) -> Self {
-        if let Some(place) = &mut self.place {
-            if let Ok(short) = place.path.strip_prefix(directory) {
-                place.path = short.to_owned();
-            }
+        if let Some(place) = &mut self.place
+            && let Ok(short) = place.path.strip_prefix(directory)
+        {
+            place.path = short.to_owned();
         }
         self
     }

@@ -113,11 +113,11 @@ impl Loader<'_> {
     fn load(&self) -> Option<Loaded> {
         let input = self.shared.input;
         let here = self.project.clone().unwrap_or_default();
-        if let Some(directory) = &input.directory {
-            if !directory.is_dir() {
-                self.shared.report(Diagnostic::error("the directory does not exist").in_file(directory));
-                return None;
-            }
+        if let Some(directory) = &input.directory
+            && !directory.is_dir()
+        {
+            self.shared.report(Diagnostic::error("the directory does not exist").in_file(directory));
+            return None;
         }
         let mut main = Context::new(self.shared, "main");
         self.options(&mut main);
@@ -144,10 +144,10 @@ impl Loader<'_> {
             // The main configuration of old was no image: its settings went to each image, which has them now.
             let mut bare = Context::new(self.shared, "main");
             for name in ["Distribution", "Release", "Architecture", "OutputDirectory", "Dependencies"] {
-                if let (Some(sourced), Some(setting)) = (values.get(name), table::find(name)) {
-                    if explicit || name != "Dependencies" {
-                        assign(&mut bare.cli, setting.name, Some(sourced.value.clone()), sourced.origin.clone());
-                    }
+                if let (Some(sourced), Some(setting)) = (values.get(name), table::find(name))
+                    && (explicit || name != "Dependencies")
+                {
+                    assign(&mut bare.cli, setting.name, Some(sourced.value.clone()), sourced.origin.clone());
                 }
             }
             assign(&mut bare.cli, "Format", Some(Value::text("none")), Origin::Default);

@@ -154,11 +154,11 @@ impl File {
             let indent = body.len() - body.trim_start().len();
             let column = body.get(..indent).map_or(0, |space| space.chars().count()) + 1;
             let line = Line { number: index + 1, column, text: text.to_owned() };
-            if indent > margin {
-                if let Some(Entry::Assignment { lines, .. }) = file.entries.last_mut() {
-                    lines.push(line);
-                    continue;
-                }
+            if indent > margin
+                && let Some(Entry::Assignment { lines, .. }) = file.entries.last_mut()
+            {
+                lines.push(line);
+                continue;
             }
             let place = |file: &Self| Place { source: Some(whole.clone()), ..file.place(&line, text.chars().count()) };
             if let Some(rest) = text.strip_prefix('[') {
