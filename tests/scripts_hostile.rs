@@ -348,7 +348,7 @@ fn what_a_script_leaves_behind_dies_with_it() {
     );
     let begun = Instant::now();
     project.done(&[]);
-    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert!(begun.elapsed() < Duration::from_secs(300));
     assert!(!process_runs(&seconds));
 }
 
@@ -374,7 +374,7 @@ fn a_script_that_ignores_the_end_is_killed() {
     let mut child = project.command(&[]).stderr(std::process::Stdio::null()).spawn().unwrap();
     let begun = Instant::now();
     while !process_runs(&seconds) {
-        assert!(begun.elapsed() < Duration::from_secs(60));
+        assert!(begun.elapsed() < Duration::from_secs(300));
         std::thread::sleep(Duration::from_millis(20));
     }
     let pid = rustix::process::Pid::from_raw(child.id() as i32).unwrap();
