@@ -8,7 +8,7 @@ use super::matching;
 use super::read::Reader;
 use super::specifier::{self, Meaning};
 use super::syntax::{Entry, File, Line};
-use super::table::SETTINGS;
+use super::table::{Item, Kind, SETTINGS};
 use super::value::Value;
 
 /// Parses a configuration file: every entry has its place in the file, and can be told of.
@@ -41,8 +41,8 @@ pub fn condition(setting: u8, text: &str, condition: &str) {
     let reader =
         Reader { directory: Path::new("/nowhere"), environment: &environment, keep_removals: false, notes: &notes };
     let Some(setting) = SETTINGS.get(usize::from(setting) % SETTINGS.len()) else { return };
-    // These look at files, which a fuzzer can name at will.
-    if setting.name == "UnifiedKernelImageProfiles" || setting.name == "Credentials" {
+    // These look at files, which a fuzzer can name at will: `/**` is the whole host.
+    if matches!(setting.kind, Kind::Scripts | Kind::Credentials | Kind::List { item: Item::UkiProfile, .. }) {
         return;
     }
     let value = reader.read(setting.kind, text, None).ok().flatten().unwrap_or(Value::None);
