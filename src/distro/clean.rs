@@ -1,12 +1,10 @@
-//! What dpkg's database in a tree says, and taking it away (`CleanPackageMetadata=`).
+//! What dpkg's database in a tree says.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::apt::{environment, run_logged, tools};
-use super::{Cx, Error, deb822};
-use crate::sandbox::{Mount, Spec};
+use super::{Error, deb822};
 
 /// An installed package, for a manifest.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -48,44 +46,6 @@ pub fn installed(root: &Path) -> Result<Vec<Installed>, Error> {
     let mut all: Vec<Installed> = deb822::parse(&text).iter().filter_map(entry).collect();
     all.sort();
     Ok(all)
-}
-
-/// `CleanPackageMetadata=`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CleanMetadata {
-    /// Remove a tool's metadata if the tree doesn't have the tool.
-    Auto,
-    /// Remove it.
-    Yes,
-    /// Keep it.
-    No,
-}
-
-/// Removes the databases and caches of dpkg and apt from the tree that the mount shows at `/buildroot`.
-///
-/// # Errors
-/// When the sandbox or a removal fails.
-pub fn clean_metadata(cx: &mut Cx<'_>, root: Mount, mode: CleanMetadata) -> Result<(), Error> {
-    const SCRIPT: &str = r#"set -eu
-cd /buildroot
-gone() { [ "$1" = yes ] || ! { [ -e "usr/bin/$2" ] || [ -e "bin/$2" ]; }; }
-if gone "$1" dpkg; then rm -rf var/lib/dpkg; fi
-if gone "$1" apt-get; then rm -rf var/lib/apt var/cache/apt; fi
-"#;
-    let argument = match mode {
-        CleanMetadata::No => return Ok(()),
-        CleanMetadata::Yes => "yes",
-        CleanMetadata::Auto => "auto",
-    };
-    let mut mounts = tools(cx, false);
-    mounts.push(root);
-    let argv = ["sh", "-c", SCRIPT, "sh", argument].map(str::to_owned).to_vec();
-    let spec = Spec { argv, env: environment(), mounts, ..Spec::default() };
-    let printed = run_logged(cx, &spec)?;
-    if printed.exit.success() {
-        return Ok(());
-    }
-    Err(Error::Install { what: "removing package metadata".to_owned(), detail: printed.stderr })
 }
 
 #[cfg(test)]

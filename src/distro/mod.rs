@@ -29,7 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::sandbox::Cancel;
 use crate::types::Architecture;
 
-pub use clean::{CleanMetadata, Installed, clean_metadata, installed};
+pub use clean::{Installed, installed};
 pub use download::{download, pool_path};
 pub use error::Error;
 pub use host::Host;
