@@ -28,6 +28,9 @@ pub(super) struct Apt<'a> {
     pub recommends: bool,
 }
 
+/// Where the repositories stand, below `etc`.
+const OWN_SOURCES: &str = "sources.list.d/mkosi.sources";
+
 /// What a program printed and how it ended.
 pub(super) struct Printed {
     pub exit: Exit,
@@ -74,7 +77,10 @@ impl Apt<'_> {
         for (path, contents) in &self.repositories.files {
             mounts.push(file(&format!("/apt/etc/{path}"), contents));
         }
-        mounts.push(file("/apt/etc/sources.list.d/mkosi.sources", self.sources.as_bytes()));
+        // The user's own file of that name stands in its place.
+        if !self.repositories.files.contains_key(OWN_SOURCES) {
+            mounts.push(file(&format!("/apt/etc/{OWN_SOURCES}"), self.sources.as_bytes()));
+        }
         mounts.push(file("/apt/apt.conf", self.configuration().as_bytes()));
         mounts.push(file("/apt/status", self.status.as_bytes()));
         mounts.push(bind(self.lists, "/apt/lists", !self.update));

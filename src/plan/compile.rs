@@ -240,9 +240,9 @@ impl Builder<'_> {
             let digest = Encoder::new("mkosi.test", 1).number(u64::from(outcome)).finish();
             node.inputs.insert(format!("test/{test}"), digest);
         }
-        if ToolsTree::of(&node.image) != ToolsTree::Host {
+        if ToolsTree::of(&node.image) != ToolsTree::Host && node.decl.programs() == Programs::Keyed {
             // The digest of the whole tree stands for all that is in it.
-            if node.decl.programs() == Programs::Keyed {
+            if !node.image.bool(CERTIFICATES) {
                 let mut encoder = Encoder::new("mkosi.setting", 1);
                 node.image.get(CERTIFICATES).encode(&mut encoder);
                 node.inputs.insert(format!("setting/{CERTIFICATES}"), encoder.finish());

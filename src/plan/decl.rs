@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::need::Parsed;
+use super::need::{Need, Parsed};
 use super::{Condition, PlanError};
 use crate::config::{Image, View};
 use crate::types::suggest::nearest;
@@ -74,6 +74,9 @@ pub enum Programs {
     /// It does.
     Keyed,
 }
+
+/// The stage whose tree lies over the tools. Every stage that runs programs needs it.
+const SANDBOX_TREES: &str = "sandbox-trees";
 
 /// Settings that say where programs come from. They count for every stage that runs some: not their values, but what
 /// lies where they point.
@@ -240,8 +243,16 @@ impl Declarations {
                 }
             }
         }
+        let trees = stages.contains_key(SANDBOX_TREES);
         for (name, decl) in &mut stages {
             check_settings(name, decl, known)?;
+            if trees && !decl.parsed.needs.iter().any(|need| need.stage == SANDBOX_TREES) {
+                match decl.programs() {
+                    Programs::None => {}
+                    Programs::Unkeyed => decl.parsed.unkeyed_needs.push(Need::tree(SANDBOX_TREES)),
+                    Programs::Keyed => decl.parsed.needs.push(Need::tree(SANDBOX_TREES)),
+                }
+            }
         }
         for (name, decl) in &stages {
             check_needs(name, decl, &stages)?;

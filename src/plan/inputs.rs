@@ -259,8 +259,8 @@ pub(super) fn hash_inputs(
             }
             if ToolsTree::of(image) == ToolsTree::Host {
                 tools.extend(decl.named_tools());
-                host.extend(decl.host_files.iter().map(String::as_str));
             }
+            host.extend(decl.host_files.iter().map(String::as_str));
             for input in file_inputs(image, decl).into_iter().filter(|input| input.keyed) {
                 if outputs.producer(&input.path, own).is_none() {
                     let place = (input.path, input.hidden, input.owners);

@@ -135,7 +135,8 @@ pub fn base(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     if !steps.is_empty() {
         apply(cx, spec, &steps)?;
     }
-    if cx.view.get("BaseTrees").is_empty() {
+    // `Distribution=custom` has no packages.
+    if cx.view.get("BaseTrees").is_empty() && cx.needs.contains_key("download.base") {
         install(cx, &tree, "download.base", distro::install_base)?;
     }
     let mut outputs = cx.close_tree(tree)?;
@@ -241,8 +242,23 @@ pub(super) fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError>
     if cx.profile.network {
         host = host.with_network_settings();
     }
-    Repositories::new(&target(cx)?, &settings, &host).map_err(failure)
+    let mut repositories = Repositories::new(&target(cx)?, &settings, &host).map_err(failure)?;
+    for tree in &cx.tools.sandbox.trees {
+        for directory in APT_DIRECTORIES {
+            let path = tree.join("etc/apt").join(directory);
+            let Ok(entries) = std::fs::read_dir(&path) else { continue };
+            for entry in entries.flatten().filter(|entry| entry.path().is_file()) {
+                let contents = std::fs::read(entry.path()).map_err(StageError::io("read", entry.path()))?;
+                let name = format!("{directory}/{}", entry.file_name().to_string_lossy());
+                repositories.files.insert(name, contents);
+            }
+        }
+    }
+    Ok(repositories)
 }
+
+/// Directories of apt's configuration whose files a sandbox tree can add to.
+const APT_DIRECTORIES: [&str; 5] = ["apt.conf.d", "auth.conf.d", "preferences.d", "sources.list.d", "trusted.gpg.d"];
 
 /// Variables that say how the network is reached. They change where bytes come from, never which.
 const NETWORK_VARIABLES: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];

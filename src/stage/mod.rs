@@ -31,6 +31,7 @@ pub type StageFn = fn(&mut Context<'_>) -> Result<Outputs, StageError>;
 
 /// Every stage's code by the name of its declaration. A test holds the two lists equal.
 pub const STAGES: &[(&str, StageFn)] = &[
+    ("sandbox-trees", extra::sandbox_trees),
     ("sync-scripts", script::sync),
     ("sync", debian::sync),
     ("resolve", debian::resolve),

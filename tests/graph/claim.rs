@@ -92,7 +92,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
     ("scripts around the build", &["ConfigureScripts"]),
     ("SSH and SELinux", &["SELinuxRelabel", "Ssh"]),
     ("foreign user ids", &["ForeignUIDRange"]),
-    ("what tools see", &["SandboxTrees"]),
 ];
 
 /// Settings that change no output although a stage's key has them, and why.

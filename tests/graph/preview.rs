@@ -45,7 +45,7 @@ impl Memory {
     /// Runs everything that is not there yet. `same` names stages that give the outputs of their last run again.
     fn run(&mut self, plan: &Plan, same: &[&str]) {
         let mut made: BTreeMap<NodeId, BTreeMap<String, Artifact>> = BTreeMap::new();
-        for id in plan.ahead().into_iter().chain(plan.wanted()) {
+        for id in plan.closure(plan.ahead()).into_iter().chain(plan.wanted()) {
             let node = &plan.graph[id];
             let needs: BTreeMap<String, Artifact> = plan
                 .needs(id)

@@ -169,6 +169,7 @@ pub fn rich() -> Project {
         ("mkosi.env", ""),
         ("mkosi.sync", ""),
         ("mkosi.postoutput", ""),
+        ("mkosi.sandbox/", ""),
         ("mkosi.skeleton/", ""),
         ("mkosi.extra/", ""),
         ("mkosi.prepare", ""),

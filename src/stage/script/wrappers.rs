@@ -94,10 +94,12 @@ fn apt(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
             Mount::Bind { source: upper, target, read_only: false, optional: false }
         }
     });
-    spec.mounts.push(Mount::Symlink {
-        target: format!("{APT}/etc/sources.list.d/mkosi.sources").into(),
-        points_to: format!("{APT}/metadata/mkosi.sources").into(),
-    });
+    if !repositories.files.contains_key("sources.list.d/mkosi.sources") {
+        spec.mounts.push(Mount::Symlink {
+            target: format!("{APT}/etc/sources.list.d/mkosi.sources").into(),
+            points_to: format!("{APT}/metadata/mkosi.sources").into(),
+        });
+    }
     cx.scratch("apt-cache/archives/partial")?;
     let (source, target) = (cx.scratch("apt-cache")?, format!("{APT}/cache").into());
     spec.mounts.push(Mount::Bind { source, target, read_only: false, optional: false });
