@@ -12,6 +12,7 @@ pub mod directory;
 pub mod manifest;
 mod names;
 pub mod publish;
+pub mod repart;
 mod state;
 
 use std::io;

@@ -6,6 +6,7 @@ pub mod apply;
 mod configure;
 mod context;
 mod debian;
+mod disk;
 mod error;
 mod extra;
 mod hwdb;
@@ -48,6 +49,8 @@ pub const STAGES: &[(&str, StageFn)] = &[
     ("remove-packages", debian::remove_packages),
     ("remove", remove::run),
     ("finalize", script::finalize),
+    ("partitions", disk::partitions),
+    ("disk", disk::disk),
     ("tar", output::tar),
     ("cpio", output::cpio),
     ("manifest", output::manifest),

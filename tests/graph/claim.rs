@@ -11,29 +11,10 @@ use super::support::declarations;
 /// Settings that can change an output and that no stage knows yet, by what they belong to. A setting leaves the list
 /// with the stage that claims it.
 const NOT_YET: &[(&str, &[&str])] = &[
-    (
-        "disk images",
-        &[
-            "ElTorito",
-            "ElToritoPublisher",
-            "ElToritoSystem",
-            "ElToritoVolume",
-            "OutputExtension",
-            "OutputSize",
-            "Passphrase",
-            "RepartDirectories",
-            "RepartOffline",
-            "SectorSize",
-            "Seed",
-            "SplitArtifacts",
-        ],
-    ),
     ("OCI images", &["OciAnnotations", "OciLabels"]),
     (
         "booting",
         &[
-            "BiosBootloader",
-            "Bootable",
             "Bootloader",
             "Devicetrees",
             "KernelCommandLine",
@@ -80,11 +61,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "SignExpectedPcrCertificateSource",
             "SignExpectedPcrKey",
             "SignExpectedPcrKeySource",
-            "Verity",
-            "VerityCertificate",
-            "VerityCertificateSource",
-            "VerityKey",
-            "VerityKeySource",
         ],
     ),
     ("package directories", &["VolatilePackageDirectories"]),
@@ -168,7 +144,7 @@ fn choices(kind: Kind) -> Option<Vec<&'static str>> {
     match kind {
         Kind::Bool => Some(vec!["true", "false"]),
         Kind::Feature => Some(vec!["auto", "enabled", "disabled"]),
-        Kind::Enum(choices) => Some(choices.names.to_vec()),
+        Kind::Enum(choices) | Kind::Artifacts(choices) => Some(choices.names.to_vec()),
         Kind::List { item: Item::Choice(_), .. } => Some(Vec::new()),
         _ => None,
     }

@@ -11,7 +11,9 @@ use mkosi::plan::{Declarations, Plan, compile};
 use mkosi::types::Digest;
 use rayon::prelude::*;
 
-use super::support::{Fake, Project, declarations, edges, keys_by_stage, rich, with};
+use super::support::{
+    Fake, OTHER_FORMATS, OTHER_THAN_DISK, Project, declarations, edges, keys_by_stage, rich, rich_disk, with,
+};
 
 /// A path that nothing else names.
 const ELSEWHERE: &str = "/elsewhere/flip";
@@ -105,7 +107,15 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let project = rich();
+        Self::of(rich())
+    }
+
+    /// An archive and a disk: between them they have every stage but those of further formats.
+    fn both() -> [Self; 2] {
+        [Self::new(), Self::of(rich_disk())]
+    }
+
+    fn of(project: Project) -> Self {
         let image = project.image();
         let plan = project.compile(std::slice::from_ref(&image));
         Self { declarations: declarations(), plan, image, project }
@@ -168,15 +178,21 @@ impl Case {
 
 #[test]
 fn the_rich_image_has_every_stage_of_its_format() {
-    let case = Case::new();
-    let skipped: Vec<String> =
-        inputs(&case.plan).into_iter().filter(|(_, inputs)| inputs.is_none()).map(|(stage, _)| stage).collect();
-    assert_eq!(skipped, ["cpio"]);
+    for (case, others) in Case::both().iter().zip([OTHER_FORMATS, OTHER_THAN_DISK]) {
+        let skipped: Vec<String> =
+            inputs(&case.plan).into_iter().filter(|(_, inputs)| inputs.is_none()).map(|(stage, _)| stage).collect();
+        assert_eq!(skipped, others);
+    }
 }
 
 #[test]
 fn each_setting_changes_just_the_stages_that_declare_it() {
-    let case = Case::new();
+    for case in Case::both() {
+        each_setting(&case);
+    }
+}
+
+fn each_setting(case: &Case) {
     let settings: Vec<&Setting> = SETTINGS.iter().copied().filter(|setting| setting.stores == setting.name).collect();
     let flips: usize = settings
         .par_iter()
@@ -234,15 +250,20 @@ fn stages_with(case: &Case, test: impl Fn(&mkosi::plan::StageDecl) -> bool) -> B
 
 #[test]
 fn each_file_changes_just_the_stages_that_declare_its_setting() {
-    let case = Case::new();
+    for case in Case::both() {
+        each_file(&case);
+    }
+}
+
+fn each_file(case: &Case) {
     let settings: BTreeSet<&String> = case.declarations.iter().flat_map(|(_, decl)| &decl.files).collect();
     for setting in &settings {
         let paths = case.image.get(setting).paths();
         assert!(!paths.is_empty(), "the rich image has no `{setting}=`");
         for path in paths {
-            let own = stages_with(&case, |decl| decl.files.contains(setting));
+            let own = stages_with(case, |decl| decl.files.contains(setting));
             let name = path.strip_prefix(case.project.root()).unwrap().to_str().unwrap();
-            case.check(name, &own, false, &after(&case, name, false));
+            case.check(name, &own, false, &after(case, name, false));
         }
     }
     assert!(settings.len() >= 8, "{settings:?}");
@@ -250,12 +271,17 @@ fn each_file_changes_just_the_stages_that_declare_its_setting() {
 
 #[test]
 fn each_tool_changes_just_the_stages_that_run_it() {
-    let case = Case::new();
+    for case in Case::both() {
+        each_tool(&case);
+    }
+}
+
+fn each_tool(case: &Case) {
     let tools: BTreeSet<&String> = case.declarations.iter().flat_map(|(_, decl)| &decl.tools).collect();
     for tool in &tools {
-        let own = stages_with(&case, |decl| decl.tools.contains(tool));
+        let own = stages_with(case, |decl| decl.tools.contains(tool));
         for missing in [false, true] {
-            case.check(tool, &own, false, &after(&case, tool, missing));
+            case.check(tool, &own, false, &after(case, tool, missing));
         }
     }
     assert!(tools.len() > 5, "{tools:?}");
