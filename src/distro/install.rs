@@ -218,7 +218,7 @@ impl<'a> Work<'a> {
             mounts.push(Mount::Tmpfs { target: path("run"), mode: 0o755 });
         }
         mounts.push(file("/apt/script", script.as_bytes()));
-        let mut env = environment();
+        let mut env = environment(cx);
         // debconf writes what it has in hashes in their own order, which perl changes with every process otherwise.
         env.insert("PERL_HASH_SEED".to_owned(), "0".to_owned());
         let newest = self.debs.iter().map(|(_, deb)| deb.timestamp).max();

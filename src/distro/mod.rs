@@ -26,7 +26,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::Cancel;
+use crate::sandbox::{Cancel, Tools};
 use crate::types::Architecture;
 
 pub use clean::{Installed, installed};
@@ -35,7 +35,7 @@ pub use error::Error;
 pub use host::Host;
 pub use install::{InstallOptions, install, install_base, remove};
 pub use resolve::{Request, Resolution, prepare_cache, resolve};
-pub use sources::{Repositories, Settings, Source};
+pub use sources::{KEYRINGS, Repositories, Settings, Source};
 pub use sync::{SyncInfo, sync};
 pub use unpack::hidden_entry;
 
@@ -97,8 +97,8 @@ pub struct Cx<'a> {
     pub cancel: &'a Cancel,
     /// Takes everything that the tools print.
     pub log: &'a mut (dyn Write + Send),
-    /// The root directory that the tools come from: `/`, or a tools tree.
-    pub tools: PathBuf,
+    /// Where the tools come from.
+    pub tools: Tools,
     /// An existing directory on the host for temporary files, on the file system of the pool and the outputs.
     pub work: PathBuf,
     /// Variables for the commands that use the network, `https_proxy` for instance.

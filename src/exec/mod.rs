@@ -9,6 +9,7 @@ mod lookup;
 mod node;
 mod observer;
 mod scheduler;
+mod tools;
 
 pub use ahead::run_ahead;
 pub use digests::HostDigests;

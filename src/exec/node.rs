@@ -202,6 +202,7 @@ impl Job<'_> {
     fn call(&self, code: stage::StageFn, log: &mut Log<'_>) -> Result<Outputs, StageError> {
         let view = self.view();
         let work = self.store.work_dir(&self.node.stage)?;
+        let tools = self.tools()?;
         let layers = match self.needs.get("tree") {
             Some(Artifact::Tree { layers }) => {
                 layers.iter().map(|digest| self.store.need_layer(digest)).collect::<Result<Vec<Layer>, _>>()?
@@ -215,6 +216,7 @@ impl Job<'_> {
             sources: self.sources(),
             layers,
             profile: profile(self.node),
+            tools: &tools,
             store: self.store,
             work: &work,
             cached: self.built_before(),

@@ -12,14 +12,19 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
-use super::inputs::{Digests, Hashed, Outputs, by_need, file_inputs, hash_inputs, missing_tool, unmet};
-use super::{Declarations, PlanError, StageDecl};
+use super::inputs::{
+    Digests, Hashed, Outputs, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, file_inputs, hash_inputs, missing_tool, unmet,
+};
+use super::{Declarations, PlanError, Programs, StageDecl};
 use crate::config::{Image, Origin};
 use crate::store::Slot;
 use crate::types::{Digest, Encoder};
 
 /// What the names of needs that enter no key begin with.
 pub(super) const UNKEYED: &str = "unkeyed";
+
+/// The setting that says whose certificates a tools tree is shown with.
+const CERTIFICATES: &str = "ToolsTreeCertificates";
 
 /// A node's place in the graph.
 pub type NodeId = NodeIndex<u32>;
@@ -195,6 +200,7 @@ impl Builder<'_> {
         if node.skipped.is_none() {
             self.settings_and_tools(&mut node);
             self.files(index, &mut node, &mut edges)?;
+            self.default_tools(&node, &mut edges)?;
             self.stages(&node, &mut edges);
         }
         let id = match self.identity(&node, &edges) {
@@ -229,7 +235,16 @@ impl Builder<'_> {
             let digest = Encoder::new("mkosi.test", 1).number(u64::from(outcome)).finish();
             node.inputs.insert(format!("test/{test}"), digest);
         }
-        for tool in &node.decl.tools {
+        if ToolsTree::of(&node.image) != ToolsTree::Host {
+            // The digest of the whole tree stands for all that is in it.
+            if node.decl.programs() == Programs::Keyed {
+                let mut encoder = Encoder::new("mkosi.setting", 1);
+                node.image.get(CERTIFICATES).encode(&mut encoder);
+                node.inputs.insert(format!("setting/{CERTIFICATES}"), encoder.finish());
+            }
+            return;
+        }
+        for tool in node.decl.named_tools() {
             let digest = self.hashed.tools.get(tool).copied().unwrap_or_else(missing_tool);
             node.inputs.insert(format!("tool/{tool}"), digest);
         }
@@ -258,11 +273,29 @@ impl Builder<'_> {
                 edges.insert(input.name, edge);
                 continue;
             }
-            if let Some(digest) = self.hashed.paths.get(&(input.path.clone(), input.hidden.clone(), input.owners)) {
+            let place = (input.path.clone(), input.hidden.clone(), input.owners);
+            if let Some(digest) = self.hashed.paths.get(&place).filter(|_| input.keyed) {
                 node.inputs.insert(input.name.clone(), *digest);
             }
             node.sources.insert(input.name, Source::Host { path: input.path, hidden: input.hidden });
         }
+        Ok(())
+    }
+
+    /// The edge from the default tools tree to a stage that runs programs of it.
+    fn default_tools(&self, node: &Node, edges: &mut BTreeMap<String, (NodeId, String)>) -> Result<(), PlanError> {
+        if ToolsTree::of(&node.image) != ToolsTree::Default {
+            return Ok(());
+        }
+        let input = match node.decl.programs() {
+            Programs::None => return Ok(()),
+            Programs::Unkeyed => format!("{UNKEYED}/{TOOLS}"),
+            Programs::Keyed => TOOLS.to_owned(),
+        };
+        let tools = self.images.iter().find(|image| image.name == TOOLS_IMAGE);
+        let edge = tools.and_then(|tools| self.output_of(tools));
+        let edge = edge.ok_or_else(|| PlanError::NoToolsTree { image: node.image.name.clone() })?;
+        edges.insert(input, edge);
         Ok(())
     }
 

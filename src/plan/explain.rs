@@ -83,6 +83,7 @@ pub fn input_in_words(name: &str) -> String {
             None => format!("the tree of `{need}`"),
         },
         (Some("tree"), None, ..) => "the tree below".to_owned(),
+        (Some("tools"), None, ..) => "the tools tree".to_owned(),
         _ => format!("`{name}`"),
     }
 }

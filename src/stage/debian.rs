@@ -1,7 +1,7 @@
 //! Packages of Debian and Ubuntu: metadata, resolution, download, and the layers that they are installed in.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -168,7 +168,7 @@ pub fn remove_packages(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     cx.close_tree(tree)
 }
 
-type Installer = fn(&mut Cx<'_>, Mount, &std::path::Path, &[Package], &InstallOptions) -> Result<(), distro::Error>;
+type Installer = fn(&mut Cx<'_>, Mount, &Path, &[Package], &InstallOptions) -> Result<(), distro::Error>;
 
 fn install(cx: &mut Context<'_>, tree: &Tree, need: &str, installer: Installer) -> Result<(), StageError> {
     let list = list(cx, need)?;
@@ -236,7 +236,8 @@ pub(super) fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError>
         debug: false,
         proxy: text("ProxyUrl"),
     };
-    let mut host = Host::read(std::path::Path::new("/"));
+    let mut host = Host::read(Path::new("/"));
+    host.keyrings = distro::KEYRINGS.into_iter().filter(|path| cx.tools.has_file(Path::new(path))).collect();
     if cx.profile.network {
         host = host.with_network_settings();
     }
@@ -255,7 +256,7 @@ fn with_tools<T>(
     let mut tools = Cx {
         cancel: cx.cancel,
         log: cx.log,
-        tools: PathBuf::from("/"),
+        tools: cx.tools.sandbox.clone(),
         parallel: true,
         work: cx.work.path().to_path_buf(),
         network_environment: variables
@@ -320,7 +321,7 @@ fn base_layers(cx: &mut Context<'_>) -> Result<Vec<Digest>, StageError> {
 }
 
 /// A link with a name of its own to a file of the store: an archive is told by its name.
-fn named(cx: &Context<'_>, index: usize, name: &str, file: &std::path::Path) -> Result<std::path::PathBuf, StageError> {
+fn named(cx: &Context<'_>, index: usize, name: &str, file: &Path) -> Result<PathBuf, StageError> {
     let link = cx.scratch(&format!("named-{index}"))?.join(name);
     std::fs::hard_link(file, &link).map_err(StageError::io("link", &link))?;
     Ok(link)

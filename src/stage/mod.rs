@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 
 pub use context::{Context, Profile, Root, Source, Tree};
 pub use error::StageError;
-pub use tools::find_tool;
+pub use tools::{Tools, find_tool};
 
 use crate::store::Artifact;
 

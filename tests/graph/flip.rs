@@ -7,12 +7,13 @@ use std::path::PathBuf;
 
 use mkosi::config::table::{Item, Kind, SETTINGS, Setting};
 use mkosi::config::{Image, Value};
-use mkosi::plan::{Declarations, Plan, compile};
+use mkosi::plan::{Declarations, Plan, Programs, ToolsTree, compile};
 use mkosi::types::Digest;
 use rayon::prelude::*;
 
 use super::support::{
-    Fake, OTHER_FORMATS, OTHER_THAN_DISK, Project, declarations, edges, keys_by_stage, rich, rich_disk, with,
+    Fake, OTHER_FORMATS, OTHER_THAN_DISK, Project, declarations, edges, keys_by_stage, rich, rich_disk, tools_image,
+    with,
 };
 
 /// A path that nothing else names.
@@ -135,7 +136,9 @@ impl Case {
             let lists = |list: &[String]| list.iter().any(|name| name == setting);
             let tested = decl.parsed.tests.iter().any(|test| test.holds(&self.image) != test.holds(other));
             let noticed = (lists(&decl.settings) && seen) || (lists(&decl.files) && moved) || tested;
-            if before != after || (before && noticed) {
+            let programs = decl.programs() == Programs::Keyed
+                && (ToolsTree::of(&self.image) != ToolsTree::of(other) || (setting == "ExtraSearchPaths" && moved));
+            if before != after || (before && (noticed || programs)) {
                 stages.insert(stage.to_owned());
             }
             let conditions = decl.when.iter().chain(&decl.tests);
@@ -207,8 +210,10 @@ fn each_setting(case: &Case) {
             for value in &values {
                 let image = with(&case.image, setting.name, value.clone());
                 let what = format!("{}={value:?} instead of {old:?}", setting.name);
-                let plan = case.project.compile(std::slice::from_ref(&image));
-                case.check(&what, &case.expected(setting.name, &image), conditional, &plan);
+                let tools = (ToolsTree::of(&image) == ToolsTree::Default).then(tools_image);
+                let edges = conditional || tools.is_some();
+                let plan = case.project.compile(&[image.clone()].into_iter().chain(tools).collect::<Vec<_>>());
+                case.check(&what, &case.expected(setting.name, &image), edges, &plan);
             }
             values.len()
         })
@@ -277,9 +282,9 @@ fn each_tool_changes_just_the_stages_that_run_it() {
 }
 
 fn each_tool(case: &Case) {
-    let tools: BTreeSet<&String> = case.declarations.iter().flat_map(|(_, decl)| &decl.tools).collect();
+    let tools: BTreeSet<&str> = case.declarations.iter().flat_map(|(_, decl)| decl.named_tools()).collect();
     for tool in &tools {
-        let own = stages_with(case, |decl| decl.tools.contains(tool));
+        let own = stages_with(case, |decl| decl.named_tools().any(|name| name == *tool));
         for missing in [false, true] {
             case.check(tool, &own, false, &after(case, tool, missing));
         }
