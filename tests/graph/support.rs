@@ -150,22 +150,16 @@ pub fn with(image: &Image, setting: &'static str, value: Value) -> Image {
 }
 
 /// The stages that the rich image has no use for, since its format is another.
-pub const OTHER_FORMATS: &[&str] = &["cpio", "disk", "partitions"];
-
-/// The stages that the rich disk has no use for.
-pub const OTHER_THAN_DISK: &[&str] = &["cpio", "tar"];
+pub const OTHER_FORMATS: &[&str] =
+    &["confext", "cpio", "disk", "esp", "extension-release", "partitions", "portable", "sysext"];
 
 /// An image in which every stage but those of the other formats has something to do.
 pub fn rich() -> Project {
     rich_of("tar")
 }
 
-/// The same as a disk.
-pub fn rich_disk() -> Project {
-    rich_of("disk")
-}
-
-fn rich_of(format: &str) -> Project {
+/// The same in another format.
+pub fn rich_of(format: &str) -> Project {
     let project = Project::new(&[
         (
             "mkosi.conf",
@@ -191,6 +185,7 @@ fn rich_of(format: &str) -> Project {
         ("mkosi.build", ""),
         ("mkosi.postinst", ""),
         ("mkosi.finalize", ""),
+        ("mkosi.nspawn", ""),
         ("mkosi.repart/", ""),
         ("mkosi.key", ""),
         ("mkosi.crt", ""),

@@ -53,12 +53,12 @@ pub fn default_definitions(boot: Boot, filesystem: &str) -> Definitions {
 }
 
 /// An EFI system partition alone, for contents of `bytes` in all. Firmware takes a file system for FAT32 only if it
-/// has enough clusters, so that it has a least size that grows with the sector.
-pub fn esp_definition(bytes: u64, sector: u64) -> Definitions {
+/// has enough clusters, so that it has a least size, which is larger unless `sector` says that sectors are small.
+pub fn esp_definition(bytes: u64, sector: Option<u64>) -> Definitions {
     const MIB: u64 = 1 << 20;
     /// For what the file system itself needs.
     const RESERVE: u64 = 10 * MIB;
-    let least = if sector <= 512 { 36 * MIB } else { 260 * MIB };
+    let least = if sector == Some(512) { 36 * MIB } else { 260 * MIB };
     let size = bytes.max(least - RESERVE) + RESERVE;
     // Older versions of systemd-repart make a size that isn't a multiple of the grain a little smaller or larger.
     let (size, most) = (size.to_string(), (size + 4096).to_string());
@@ -125,7 +125,7 @@ mod tests {
             let line = text.lines().find_map(|line| line.strip_prefix("SizeMinBytes=")).unwrap();
             line.parse::<u64>().unwrap() >> 20
         };
-        assert_eq!((size(0, 512), size(0, 4096), size(100 << 20, 512)), (36, 260, 110));
+        assert_eq!((size(0, Some(512)), size(0, None), size(100 << 20, Some(512))), (36, 260, 110));
     }
 
     #[test]

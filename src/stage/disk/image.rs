@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::super::{Context, Outputs, StageError};
 use super::partitions::{Facts, Layout, deferred, read};
-use super::{DISK, Definitions, Pass, disk_file, keys, run as pass, tree, version};
+use super::{DISK, Definitions, Pass, disk_file, keys, run as pass, split_definitions, tree, version};
 use crate::output::repart::{self, Partition, root_hash, split_suffix};
 use crate::output::{Compression, Compressor};
 use crate::rootfs::copy_content;
@@ -74,6 +74,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let known = (made != disk_file(&directory)).then_some(first);
     files.extend([packed(cx, &super::super::output::extension(cx.view), &made, known)?]);
     files.extend(hash_file(cx, &facts.partitions)?);
+    files.extend(split_definitions(cx, &layout.definitions)?);
     Ok(Outputs::from([("files".to_owned(), Artifact::Files { files })]))
 }
 

@@ -3,20 +3,24 @@
 //! A disk is made in two passes. The first makes all partitions but those that a boot loader reads; the kernel command
 //! line needs its root hash. The second fills these, when the kernel stage has put unified kernel images into the tree.
 
+mod extension;
 mod image;
 mod keys;
 mod partitions;
 mod quiet;
 mod tree;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+pub use extension::{esp, extension};
 pub use image::run as disk;
 pub use partitions::run as partitions;
 
-use super::{Context, StageError};
+use super::{Context, Source, StageError};
 use crate::output::repart::{self, Reported};
 use crate::sandbox::{Input, Mount, Output, Spec};
+use crate::store::{Artifact, Kind, MergedTree};
 use crate::types::{Architecture, Digest, Encoder};
 
 /// The program.
@@ -71,7 +75,7 @@ impl Definitions {
     }
 
     /// Those with these texts.
-    fn of_texts(texts: &std::collections::BTreeMap<String, String>) -> Self {
+    fn of_texts(texts: &BTreeMap<String, String>) -> Self {
         let mut definitions = Self::default();
         let files = |target: &str| {
             let file = |(name, text): (&String, &String)| Mount::File {
@@ -96,9 +100,66 @@ impl Definitions {
     }
 }
 
+/// The definitions as files of the output directory, where they are split off: those of later directories replace those
+/// of earlier ones.
+fn split_definitions(
+    cx: &Context<'_>,
+    texts: &BTreeMap<String, String>,
+) -> Result<BTreeMap<String, Digest>, StageError> {
+    let mut files = BTreeMap::new();
+    if !cx.view.test("SplitArtifacts=repart-definitions") {
+        return Ok(files);
+    }
+    let name = |path: &str| format!(".repart.d/{path}");
+    for (path, text) in texts {
+        files.insert(name(path), cx.store.add_bytes(text.as_bytes())?);
+    }
+    if !texts.is_empty() {
+        return Ok(files);
+    }
+    for (_, source) in cx.sources_of("RepartDirectories") {
+        match source {
+            Source::Host { path, .. } => {
+                let mut found = Vec::new();
+                list(path, "", &mut found)?;
+                for (below, path) in found {
+                    let text = std::fs::read(&path).map_err(StageError::io("read", &path))?;
+                    files.insert(name(&below), cx.store.add_bytes(&text)?);
+                }
+            }
+            Source::Image(Artifact::Tree { layers }) => {
+                let layers = layers.iter().map(|d| cx.store.need_layer(d)).collect::<Result<Vec<_>, _>>()?;
+                for merged in MergedTree::new(&layers).entries {
+                    if let Kind::File { .. } = merged.entry.kind {
+                        let text = std::fs::read(&merged.source).map_err(StageError::io("read", &merged.source))?;
+                        let below = String::from_utf8_lossy(&merged.entry.path).into_owned();
+                        files.insert(name(&below), cx.store.add_bytes(&text)?);
+                    }
+                }
+            }
+            Source::Image(_) => {}
+        }
+    }
+    Ok(files)
+}
+
+/// The files below a directory, by their path in it. Links are followed to files alone.
+fn list(directory: &Path, below: &str, found: &mut Vec<(String, PathBuf)>) -> Result<(), StageError> {
+    for entry in std::fs::read_dir(directory).map_err(StageError::io("list", directory))? {
+        let entry = entry.map_err(StageError::io("list", directory))?;
+        let (path, name) = (entry.path(), format!("{below}{}", entry.file_name().to_string_lossy()));
+        let kind = entry.file_type().map_err(StageError::io("look at", &path))?;
+        if kind.is_dir() {
+            list(&path, &format!("{name}/"), found)?;
+        } else if path.is_file() {
+            found.push((name, path));
+        }
+    }
+    Ok(())
+}
+
 /// The version of the program, which has to be one that builds disks from directories.
 fn version(cx: &mut Context<'_>) -> Result<u32, StageError> {
-    let spec = cx.spec(&[REPART, "--version"]);
     let (mut said, mut complaint) = (Vec::new(), Vec::new());
     let missing = |why: String| {
         StageError::Other(format!(
@@ -107,6 +168,10 @@ fn version(cx: &mut Context<'_>) -> Result<u32, StageError> {
             repart::MINIMUM
         ))
     };
+    if cx.tools.find(REPART).is_none() {
+        return Err(missing("there is no such program".to_owned()));
+    }
+    let spec = cx.spec(&[REPART, "--version"]);
     let exit = match spec.run(Input::Null, Output::Split(&mut said, &mut complaint), cx.cancel) {
         Ok(exit) => exit,
         Err(crate::sandbox::Error::Setup(why)) => return Err(missing(why)),
