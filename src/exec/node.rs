@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Event, ExecError, Observer, Options, Outcome};
+use super::{Event, ExecError, Observer, Options, Outcome, Shared};
 use crate::config::View;
 use crate::plan::{self, Node, NodeId, Reason, RootAccess, Sources};
 use crate::sandbox::Cancel;
@@ -42,6 +42,8 @@ pub struct Job<'a> {
     pub needs: BTreeMap<String, Artifact>,
     /// Why it runs whatever the store has.
     pub forced: Option<String>,
+    /// What all nodes of the run have in common.
+    pub shared: &'a Shared,
     /// The keys whose actions have run in this very run: their results are as good as forced ones.
     pub made: &'a Made,
 }

@@ -1,13 +1,37 @@
 //! Where the programs of a node come from: the host, a directory that is a tools tree, or one in the store. Knows
 //! nothing of which stage runs what.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+
 use super::node::Job;
 use crate::plan::{Programs, Source};
 use crate::sandbox;
 use crate::stage::{StageError, Tools};
-use crate::store::{Artifact, lower_dirs};
+use crate::store::{Artifact, Backend, Layer, Materialise, WorkDir, lower_dirs, materialise};
+use crate::types::Digest;
+
+/// Trees of several layers where no overlay can be mounted: copied once in a run, by their layers.
+pub(super) type Trees = Mutex<BTreeMap<Vec<Digest>, WorkDir>>;
 
 impl Job<'_> {
+    fn copied(&self, layers: &[Layer]) -> Result<PathBuf, StageError> {
+        let key: Vec<Digest> = layers.iter().map(|layer| layer.digest).collect();
+        // Held while it is copied: the others wait for the same. A tree enters the map when it is whole.
+        let mut trees = self.shared.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        let work = match trees.entry(key) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let work = self.store.work_dir("tools")?;
+                materialise(layers, &work.join("tree"), &Materialise { read_only: true, ..Materialise::default() })?;
+                entry.insert(work)
+            }
+        };
+        Ok(work.join("tree"))
+    }
+
     /// The node's tools. A stage that runs no programs has the host's: just what this program itself needs to run in a
     /// sandbox.
     pub(super) fn tools(&self) -> Result<Tools, StageError> {
@@ -19,7 +43,10 @@ impl Job<'_> {
             Some(Artifact::Tree { layers }) => {
                 let layers =
                     layers.iter().map(|digest| self.store.need_layer(digest)).collect::<Result<Vec<_>, _>>()?;
-                let directories = lower_dirs(&layers);
+                let directories = match self.store.backend() {
+                    Backend::Copy { .. } if layers.len() > 1 => vec![self.copied(&layers)?],
+                    _ => lower_dirs(&layers),
+                };
                 Tools::of_layers(layers, directories)
             }
             Some(_) => return Err(StageError::Other("a tools tree has to be a directory, not an archive".to_owned())),

@@ -126,19 +126,24 @@ impl Plan {
         nodes.filter(ahead).copied().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The nodes that the images asked for need, each after what it needs, the order being the same every time.
-    pub fn wanted(&self) -> Vec<NodeId> {
-        let mut wanted = BTreeSet::new();
-        let publishes = |id: &&NodeId| self.graph[**id].decl.publishes;
-        let goals = self.goals.iter().filter_map(|image| self.nodes.get(image));
-        let mut queue: Vec<NodeId> = goals.flat_map(|stages| stages.values().filter(publishes).copied()).collect();
+    /// These nodes and all that they need.
+    pub fn closure(&self, nodes: impl IntoIterator<Item = NodeId>) -> BTreeSet<NodeId> {
+        let mut all = BTreeSet::new();
+        let mut queue: Vec<NodeId> = nodes.into_iter().collect();
         while let Some(id) = queue.pop() {
-            if wanted.insert(id) {
+            if all.insert(id) {
                 queue.extend(self.needs(id).into_iter().map(|(need, _)| need));
             }
         }
+        all
+    }
+
+    /// The nodes that the images asked for need, each after what it needs, the order being the same every time.
+    pub fn wanted(&self) -> Vec<NodeId> {
+        let publishes = |id: &&NodeId| self.graph[**id].decl.publishes;
+        let goals = self.goals.iter().filter_map(|image| self.nodes.get(image));
         // Nodes are added after what they need, so the order of the indices is one.
-        wanted.into_iter().collect()
+        self.closure(goals.flat_map(|stages| stages.values().filter(publishes).copied())).into_iter().collect()
     }
 }
 
