@@ -6,6 +6,7 @@
 mod extension;
 mod image;
 mod keys;
+mod mcopy;
 mod partitions;
 mod quiet;
 mod tree;
@@ -15,11 +16,12 @@ use std::path::{Path, PathBuf};
 
 pub use extension::{esp, extension};
 pub use image::run as disk;
+pub use mcopy::multi_call;
 pub use partitions::run as partitions;
 
 use super::{Context, Source, StageError};
 use crate::output::repart::{self, Reported};
-use crate::sandbox::{Input, Mount, Output, Spec};
+use crate::sandbox::{BIN, EXECUTABLE, Input, Mount, Output, Spec};
 use crate::store::{Artifact, Kind, MergedTree};
 use crate::types::{Architecture, Digest, Encoder};
 
@@ -249,6 +251,7 @@ fn command(cx: &Context<'_>, pass: &Pass<'_>) -> Result<Spec, StageError> {
         optional: false,
     });
     spec.mounts.push(pass.root.clone());
+    spec.mounts.push(Mount::Symlink { target: Path::new(BIN).join(mcopy::NAME), points_to: EXECUTABLE.into() });
     spec.mounts.extend(pass.definitions.mounts.iter().cloned());
     if let Some((_, source)) = cx.sources_of("Passphrase").first() {
         const PASSPHRASE: &str = "/work/passphrase";

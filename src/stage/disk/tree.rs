@@ -8,7 +8,7 @@ use super::super::context::BUILDROOT;
 use super::super::{Context, StageError};
 use crate::output::repart::Boot;
 use crate::sandbox::Mount;
-use crate::store::{Kind, Materialise, MergedTree, lower_dirs, materialise};
+use crate::store::{Kind, Materialise, MergedTree, lower_dirs, materialise_difference};
 use crate::types::Architecture;
 
 /// Restricts the stage's tree to what the image shows: with `Overlay=` what was added to the base trees.
@@ -29,7 +29,7 @@ pub fn read_only(cx: &Context<'_>) -> Result<Mount, StageError> {
         .any(|entry| matches!(entry.kind, Kind::Whiteout | Kind::Directory { opaque: true }));
     if cx.view.bool("Overlay") && (marked || cx.layers.is_empty()) {
         let directory = cx.scratch("tree")?;
-        materialise(&cx.layers, &directory, &Materialise { read_only: true, break_links: false })?;
+        materialise_difference(&cx.layers, &directory, &Materialise { read_only: true, break_links: false })?;
         return Ok(Mount::Bind { source: directory, target: BUILDROOT.into(), read_only: true, optional: false });
     }
     Ok(Mount::Overlay { lowers: lower_dirs(&cx.layers), upper: None, target: BUILDROOT.into() })
