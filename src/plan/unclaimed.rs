@@ -162,7 +162,7 @@ mod tests {
     fn only_what_is_wished_and_not_done_is_told() {
         let image = image(&[
             ("Packages", Value::List(vec![Value::text("bash")]), at(1)),
-            ("SecureBoot", Value::Bool(true), at(2)),
+            ("Sign", Value::Bool(true), at(2)),
             ("Verity", Value::text("hash"), Origin::Default),
             ("SELinuxRelabel", Value::text("disabled"), at(3)),
             ("Bootloader", Value::text("systemd-boot"), at(4)),
@@ -175,7 +175,7 @@ mod tests {
         ]);
         let mut told = unsupported(&image, &declarations());
         told.sort_by_key(|(name, _)| *name);
-        assert_eq!(told, [("Passphrase", Origin::DefaultPath("/p/x".into())), ("SecureBoot", at(2))]);
+        assert_eq!(told, [("Passphrase", Origin::DefaultPath("/p/x".into())), ("Sign", at(2))]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! A stage knows what its context holds and nothing else: not the graph, not other images, not whether it is cached.
 
 pub mod apply;
+mod boot;
 mod configure;
 mod context;
 mod debian;
@@ -45,9 +46,15 @@ pub const STAGES: &[(&str, StageFn)] = &[
     ("extra", extra::run),
     ("postinst", script::postinst),
     ("configure", configure::run),
+    ("bootloader", boot::bootloader),
     ("remove-packages", debian::remove_packages),
     ("remove", remove::run),
     ("finalize", script::finalize),
+    ("esp-kernel", boot::esp_kernel),
+    ("kernel", boot::kernel),
+    ("boot-parts", boot::parts),
+    ("uki", boot::unified),
+    ("addon", boot::addon),
     ("tar", output::tar),
     ("cpio", output::cpio),
     ("manifest", output::manifest),

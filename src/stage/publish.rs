@@ -55,7 +55,8 @@ impl Wanted {
             files.insert(name, Content::File { source, digest, mode });
         }
         let format = view.text("Format").unwrap_or_default();
-        let image = files.keys().find(|name| name.starts_with(&format!("{output}.{format}"))).cloned();
+        let main = format!("{output}.{}", extension(format));
+        let image = files.keys().find(|name| name.starts_with(&main)).cloned();
         // A directory output of the same name stays; the link gives way to it.
         let taken = directory.join(&output).symlink_metadata().is_ok_and(|meta| meta.is_dir());
         if let Some(target) = image.filter(|_| !taken) {
@@ -149,12 +150,17 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let options = PublishOptions { force: cx.force, ..PublishOptions::default() };
     let outcome = publish(&directory, &wanted.files_state(), &wanted.files, &options).map_err(StageError::other)?;
     // The same image in another compression must not be taken for the new one.
-    let prefix = format!("{output}.{}", cx.view.text("Format").unwrap_or_default());
+    let prefix = format!("{output}.{}", extension(cx.view.text("Format").unwrap_or_default()));
     let stale = outcome.stale.iter().map(String::as_str).filter(|name| name.starts_with(&prefix));
     for name in withdraw(&directory, &wanted.files_state(), stale).map_err(StageError::other)? {
         cx.note(&format!("removed {name}, which this image no longer makes"));
     }
     Ok(Outputs::new())
+}
+
+/// What the name of the file that is the image ends with.
+fn extension(format: &str) -> &str {
+    if matches!(format, "uki" | "addon") { "efi" } else { format }
 }
 
 fn save(state: &Path, record: &PublishedTree) -> Result<(), StageError> {

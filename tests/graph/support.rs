@@ -160,12 +160,19 @@ pub fn rich() -> Project {
              [Content]\nPackages=bash\nVolatilePackages=curl\nBuildPackages=gcc\nBaseTrees=lower\n\
              RemovePackages=perl-base\nRemoveFiles=/usr/share/man\nCleanPackageMetadata=yes\nSourceDateEpoch=1\n\
              Locale=C.UTF-8\nHostname=rich\nPackageDirectories=debs\n\
-             [Validation]\nChecksum=yes\n\
+             Initrds=own.initrd\n\
+             [Validation]\nChecksum=yes\nSecureBootKey=boot.key\nSecureBootCertificate=boot.crt\n\
+             SignExpectedPcrKey=pcr.key\nSignExpectedPcrCertificate=pcr.crt\n\
              [Build]\nBuildSources=src\nBuildDirectory=builddir\nEnvironment=A=1\nCacheDirectory=cache\n",
         ),
         ("lower/", ""),
         ("src/", ""),
         ("debs/", ""),
+        ("own.initrd", ""),
+        ("boot.key", ""),
+        ("boot.crt", ""),
+        ("pcr.key", ""),
+        ("pcr.crt", ""),
         ("mkosi.env", ""),
         ("mkosi.sync", ""),
         ("mkosi.postoutput", ""),

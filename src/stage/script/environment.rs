@@ -167,7 +167,7 @@ fn value(kind: Kind, name: &str, facts: &Facts<'_>) -> Option<String> {
     match name {
         "ARCHITECTURE" => fixed(architecture().name()),
         "DISTRIBUTION_ARCHITECTURE" => of_distribution(view.text("Distribution")?, architecture()),
-        "EFI_ARCHITECTURE" => efi(architecture()).and_then(fixed),
+        "EFI_ARCHITECTURE" => architecture().efi().and_then(fixed),
         "QEMU_ARCHITECTURE" => qemu(architecture()).and_then(fixed),
         "DISTRIBUTION" => text("Distribution"),
         "RELEASE" => text("Release"),
@@ -204,20 +204,6 @@ fn of_distribution(distribution: &str, architecture: Architecture) -> Option<Str
         _ => architecture.rpm(),
     };
     (!name.is_empty()).then(|| name.to_owned())
-}
-
-/// The architecture's name in the file names of UEFI (the Boot Manager chapter of its specification).
-const fn efi(architecture: Architecture) -> Option<&'static str> {
-    Some(match architecture {
-        Architecture::Arm => "arm",
-        Architecture::Arm64 => "aa64",
-        Architecture::Loongarch64 => "loongarch64",
-        Architecture::Riscv32 => "riscv32",
-        Architecture::Riscv64 => "riscv64",
-        Architecture::X86 => "ia32",
-        Architecture::X86_64 => "x64",
-        _ => return None,
-    })
 }
 
 /// The architecture's name in `qemu-system-*`.
