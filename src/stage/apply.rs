@@ -289,7 +289,7 @@ fn locale_gen(root: &Root) -> Result<(), String> {
 
 /// Becomes the program of this name if it is one that our executable has within sandboxes; else returns.
 pub fn multi_call(name: &str) -> Option<ExitCode> {
-    (Path::new(name).file_name()? == APPLY).then(main)
+    if Path::new(name).file_name()? == APPLY { Some(main()) } else { super::disk::multi_call(name) }
 }
 
 #[cfg(test)]

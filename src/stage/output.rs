@@ -18,12 +18,14 @@ use crate::types::Digest;
 
 /// Writes the tree as a tar archive.
 pub fn tar(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
-    archive(cx, ".tar", |tree, options, out| write_tar(tree, options, out).map(drop))
+    // Beside an image of another format it has a name of its own.
+    let suffix = if cx.view.test("Format=tar") { extension(cx.view) } else { ".tar".to_owned() };
+    archive(cx, &suffix, |tree, options, out| write_tar(tree, options, out).map(drop))
 }
 
 /// Writes the tree as a cpio archive.
 pub fn cpio(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
-    archive(cx, ".cpio", |tree, options, out| write_cpio(tree, options, out).map(drop))
+    archive(cx, &extension(cx.view), |tree, options, out| write_cpio(tree, options, out).map(drop))
 }
 
 type Writer = fn(&MergedTree, &ArchiveOptions, &mut dyn Write) -> crate::output::Result<()>;
@@ -41,7 +43,13 @@ pub fn archive_file(cx: &Context<'_>, write: Writer) -> Result<(PathBuf, Compres
     let mut out = Compressor::new(compression, level, None, BufWriter::with_capacity(1 << 20, file))
         .map_err(StageError::io("compress to", &path))?;
     let options = ArchiveOptions { epoch: cx.view.get("SourceDateEpoch").as_number(), skip_runtime: true };
-    let tree = MergedTree::new(&image_layers(cx.view, cx.layers.clone(), &cx.needs));
+    let mut layers = image_layers(cx.view, cx.layers.clone(), &cx.needs);
+    if let Some(Artifact::Tree { layers: tabs }) = cx.needs.get("partitions.tabs") {
+        for digest in tabs {
+            layers.push(cx.store.need_layer(digest)?);
+        }
+    }
+    let tree = MergedTree::new(&layers);
     write(&tree, &options, &mut out).map_err(StageError::other)?;
     let mut out = out.finish().map_err(StageError::io("compress to", &path))?;
     out.flush().map_err(StageError::io("write", &path))?;
@@ -56,6 +64,14 @@ fn archive(cx: &mut Context<'_>, suffix: &str, write: Writer) -> Result<Outputs,
         None => suffix.to_owned(),
     };
     Ok(files([(name, digest)]))
+}
+
+/// What follows the output's name in that of the image: `OutputExtension=` with its dot.
+pub fn extension(view: &View) -> String {
+    match view.text("OutputExtension").unwrap_or_default() {
+        "" => String::new(),
+        extension => format!(".{extension}"),
+    }
 }
 
 /// The layers that an output shows: all of them, or with `Overlay=` those above the base trees.

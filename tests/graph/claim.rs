@@ -11,21 +11,6 @@ use super::support::declarations;
 /// Settings that can change an output and that no stage knows yet, by what they belong to. A setting leaves the list
 /// with the stage that claims it.
 const NOT_YET: &[(&str, &[&str])] = &[
-    (
-        "disk images",
-        &[
-            "ElTorito",
-            "ElToritoPublisher",
-            "ElToritoSystem",
-            "ElToritoVolume",
-            "OutputSize",
-            "Passphrase",
-            "RepartDirectories",
-            "RepartOffline",
-            "SectorSize",
-            "Seed",
-        ],
-    ),
     ("OCI images", &["OciAnnotations", "OciLabels"]),
     (
         "kernel modules and firmware",
@@ -42,19 +27,7 @@ const NOT_YET: &[(&str, &[&str])] = &[
         ],
     ),
     ("initrds", &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages", "MakeInitrd", "MicrocodeHost"]),
-    (
-        "signatures and verity",
-        &[
-            "Key",
-            "OpenPGPTool",
-            "Sign",
-            "Verity",
-            "VerityCertificate",
-            "VerityCertificateSource",
-            "VerityKey",
-            "VerityKeySource",
-        ],
-    ),
+    ("signatures and verity", &["Key", "OpenPGPTool", "Sign"]),
     ("package directories", &["VolatilePackageDirectories"]),
     ("other distributions", &["RepositoryKeyFetch"]),
     ("scripts around the build", &["ConfigureScripts"]),
@@ -121,7 +94,7 @@ fn choices(kind: Kind) -> Option<Vec<&'static str>> {
     match kind {
         Kind::Bool => Some(vec!["true", "false"]),
         Kind::Feature => Some(vec!["auto", "enabled", "disabled"]),
-        Kind::Enum(choices) => Some(choices.names.to_vec()),
+        Kind::Enum(choices) | Kind::Artifacts(choices) => Some(choices.names.to_vec()),
         Kind::List { item: Item::Choice(_), .. } => Some(Vec::new()),
         _ => None,
     }

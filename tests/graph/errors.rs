@@ -99,7 +99,7 @@ fn an_output_that_no_stage_makes_is_an_error() {
     let project = Project::new(&[
         ("mkosi.conf", "[Output]\nFormat=none\nOutputDirectory=out\n"),
         ("mkosi.images/app.conf", "[Output]\nFormat=directory\n[Content]\nExtraTrees=%O/kernel.img\n"),
-        ("mkosi.images/kernel.conf", "[Output]\nFormat=disk\n"),
+        ("mkosi.images/kernel.conf", "[Output]\nFormat=oci\n"),
     ]);
     insta::assert_snapshot!(error(&project, &project.images()));
 }
@@ -170,16 +170,16 @@ fn a_custom_distribution_needs_no_packages() {
 
 #[test]
 fn a_format_that_can_not_be_made_is_refused_with_its_line() {
-    let project = Project::new(&[("mkosi.conf", "[Distribution]\nDistribution=debian\n\n[Output]\nFormat=disk\n")]);
+    let project = Project::new(&[("mkosi.conf", "[Distribution]\nDistribution=debian\n\n[Output]\nFormat=oci\n")]);
     let error = check(&project.image(), &declarations()).unwrap_err().to_string();
-    assert!(error.contains("Format=disk") && error.contains("mkosi.conf:5"), "{error}");
+    assert!(error.contains("Format=oci") && error.contains("mkosi.conf:5"), "{error}");
 }
 
 #[test]
 fn a_setting_without_effect_is_told_with_its_line() {
-    let project = Project::new(&[("mkosi.conf", "[Output]\nFormat=tar\n[Validation]\nVerity=hash\n")]);
+    let project = Project::new(&[("mkosi.conf", "[Output]\nFormat=tar\n[Content]\nSELinuxRelabel=yes\n")]);
     let told = unsupported(&project.image(), &declarations());
     assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].0, "Verity");
+    assert_eq!(told[0].0, "SELinuxRelabel");
     assert!(told[0].1.to_string().ends_with("mkosi.conf:4"), "{}", told[0].1);
 }

@@ -148,13 +148,23 @@ pub fn environment(
     if facts.network {
         proxy(facts.view, &mut env);
     }
-    for (file, text) in files {
-        env.extend(read_file(file, text)?);
-    }
-    if let Value::Map(own) = facts.view.get("Environment") {
-        env.extend(own.iter().map(|(name, value)| (name.clone(), value.as_text().unwrap_or_default().to_owned())));
-    }
+    env.extend(users(facts.view, files)?);
     Ok(env)
+}
+
+/// What the user sets: `EnvironmentFiles=` (`files`: their texts by name), and after that `Environment=`.
+///
+/// # Errors
+/// A line of a file that sets nothing, in words.
+pub fn users(view: &View, files: &[(String, String)]) -> Result<Vec<(String, String)>, String> {
+    let mut set = Vec::new();
+    for (file, text) in files {
+        set.extend(read_file(file, text)?);
+    }
+    if let Value::Map(own) = view.get("Environment") {
+        set.extend(own.iter().map(|(name, value)| (name.clone(), value.as_text().unwrap_or_default().to_owned())));
+    }
+    Ok(set)
 }
 
 fn value(kind: Kind, name: &str, facts: &Facts<'_>) -> Option<String> {
