@@ -168,12 +168,12 @@ mod tests {
     fn only_what_is_wished_and_not_done_is_told() {
         let image = image(&[
             ("Packages", Value::List(vec![Value::text("bash")]), at(1)),
-            ("SecureBoot", Value::Bool(true), at(2)),
+            ("Sign", Value::Bool(true), at(2)),
             ("Verity", Value::text("hash"), Origin::Default),
             ("SELinuxRelabel", Value::text("disabled"), at(3)),
             ("Bootloader", Value::text("systemd-boot"), at(4)),
             ("SplitArtifacts", Value::List(["uki", "kernel", "initrd"].map(Value::text).into()), at(5)),
-            ("Splash", Value::Path(PathBuf::from("/p/splash.bmp")), Origin::DefaultPath("/p/x".into())),
+            ("SandboxTrees", Value::List(vec![Value::text("x")]), Origin::DefaultPath("/p/x".into())),
             ("VerityKey", Value::Path(PathBuf::from("/p/mkosi.key")), Origin::DefaultPath("/p/mkosi.key".into())),
             ("Dependencies", Value::List(vec![Value::text("base")]), at(6)),
             ("RAM", Value::Number(1), at(7)),
@@ -181,7 +181,7 @@ mod tests {
         ]);
         let mut told = unsupported(&image, &declarations());
         told.sort_by_key(|(name, _)| *name);
-        assert_eq!(told, [("SecureBoot", at(2)), ("Splash", Origin::DefaultPath("/p/x".into()))]);
+        assert_eq!(told, [("SandboxTrees", Origin::DefaultPath("/p/x".into())), ("Sign", at(2))]);
     }
 
     #[test]

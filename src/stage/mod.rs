@@ -4,6 +4,7 @@
 
 pub mod apply;
 mod beside;
+mod boot;
 mod configure;
 mod context;
 mod debian;
@@ -50,9 +51,15 @@ pub const STAGES: &[(&str, StageFn)] = &[
     ("extension-release", extension_release::run),
     ("verity-certificate", beside::verity_certificate),
     ("configure", configure::run),
+    ("bootloader", boot::bootloader),
     ("remove-packages", debian::remove_packages),
     ("remove", remove::run),
     ("finalize", script::finalize),
+    ("esp-kernel", boot::esp_kernel),
+    ("kernel", boot::kernel),
+    ("boot-parts", boot::parts),
+    ("uki", boot::unified),
+    ("addon", boot::addon),
     ("partitions", disk::partitions),
     ("disk", disk::disk),
     ("esp", disk::esp),

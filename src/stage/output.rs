@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 
 use super::{Context, Outputs, StageError};
 use crate::config::View;
@@ -29,7 +30,11 @@ pub fn cpio(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
 
 type Writer = fn(&MergedTree, &ArchiveOptions, &mut dyn Write) -> crate::output::Result<()>;
 
-fn archive(cx: &mut Context<'_>, suffix: &str, write: Writer) -> Result<Outputs, StageError> {
+/// Writes the stage's tree as a compressed archive to a file in the work directory.
+///
+/// # Errors
+/// When the tree does not fit into the format, or the file can't be written.
+pub fn archive_file(cx: &Context<'_>, write: Writer) -> Result<(PathBuf, Compression), StageError> {
     let compression: Compression =
         cx.view.text("CompressOutput").unwrap_or("none").parse().map_err(StageError::other)?;
     let level = cx.view.get("CompressLevel").as_number().and_then(|level| u32::try_from(level).ok());
@@ -48,7 +53,11 @@ fn archive(cx: &mut Context<'_>, suffix: &str, write: Writer) -> Result<Outputs,
     write(&tree, &options, &mut out).map_err(StageError::other)?;
     let mut out = out.finish().map_err(StageError::io("compress to", &path))?;
     out.flush().map_err(StageError::io("write", &path))?;
-    drop(out);
+    Ok((path, compression))
+}
+
+fn archive(cx: &mut Context<'_>, suffix: &str, write: Writer) -> Result<Outputs, StageError> {
+    let (path, compression) = archive_file(cx, write)?;
     let digest = cx.store.add_file(&path)?;
     let name = match compression.extension() {
         Some(extension) => format!("{suffix}.{extension}"),

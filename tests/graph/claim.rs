@@ -13,19 +13,6 @@ use super::support::declarations;
 const NOT_YET: &[(&str, &[&str])] = &[
     ("OCI images", &["OciAnnotations", "OciLabels"]),
     (
-        "booting",
-        &[
-            "Bootloader",
-            "Devicetrees",
-            "KernelCommandLine",
-            "ShimBootloader",
-            "Splash",
-            "UnifiedKernelImageFormat",
-            "UnifiedKernelImageProfiles",
-            "UnifiedKernelImages",
-        ],
-    ),
-    (
         "kernel modules and firmware",
         &[
             "FirmwareExclude",
@@ -39,30 +26,8 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "KernelModulesInitrdIncludeHost",
         ],
     ),
-    (
-        "initrds",
-        &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages", "Initrds", "MakeInitrd", "MicrocodeHost"],
-    ),
-    (
-        "signatures and verity",
-        &[
-            "Key",
-            "OpenPGPTool",
-            "SecureBoot",
-            "SecureBootAutoEnroll",
-            "SecureBootCertificate",
-            "SecureBootCertificateSource",
-            "SecureBootKey",
-            "SecureBootKeySource",
-            "SecureBootSignTool",
-            "Sign",
-            "SignExpectedPcr",
-            "SignExpectedPcrCertificate",
-            "SignExpectedPcrCertificateSource",
-            "SignExpectedPcrKey",
-            "SignExpectedPcrKeySource",
-        ],
-    ),
+    ("initrds", &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages", "MakeInitrd", "MicrocodeHost"]),
+    ("signatures and verity", &["Key", "OpenPGPTool", "Sign"]),
     ("package directories", &["VolatilePackageDirectories"]),
     ("other distributions", &["RepositoryKeyFetch"]),
     ("scripts around the build", &["ConfigureScripts"]),

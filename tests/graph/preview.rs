@@ -161,9 +161,9 @@ fn a_changed_setting_runs_what_sees_it_and_may_run_what_stands_above() {
     let words = case.memory.words(&case.plan());
     assert_eq!(words["postinst"], "cached");
     assert_eq!(words["configure"], "run: `Hostname=` changed");
-    assert_eq!(words["remove-packages"], "may run: needs `configure`, which runs");
+    assert_eq!(words["bootloader"], "may run: needs `configure`, which runs");
     assert_eq!(words["finalize"], "may run: needs `remove`, which runs");
-    assert_eq!(words["tar"], "may run: needs `finalize`, which runs");
+    assert_eq!(words["tar"], "may run: needs `kernel`, which runs");
 }
 
 /// A stage that gives the same as before ends the rebuild there.
@@ -188,7 +188,7 @@ fn an_own_change_is_told_before_the_needs_are_known() {
     case.set("Hostname", "other");
     case.set("CompressOutput", "xz");
     let words = case.memory.words(&case.plan());
-    assert_eq!(words["tar"], "run: `CompressOutput=` changed; needs `finalize`, which runs");
+    assert_eq!(words["tar"], "run: `CompressOutput=` changed; needs `kernel`, which runs");
 }
 
 /// A result that is known and another one makes the node run, whatever comes of the needs that are not known.

@@ -150,8 +150,20 @@ pub fn with(image: &Image, setting: &'static str, value: Value) -> Image {
 }
 
 /// The stages that the rich image has no use for, since its format is another.
-pub const OTHER_FORMATS: &[&str] =
-    &["confext", "cpio", "disk", "esp", "extension-release", "partitions", "portable", "sysext"];
+pub const OTHER_FORMATS: &[&str] = &[
+    "addon",
+    "boot-parts",
+    "confext",
+    "cpio",
+    "disk",
+    "esp",
+    "esp-kernel",
+    "extension-release",
+    "partitions",
+    "portable",
+    "sysext",
+    "uki",
+];
 
 /// An image in which every stage but those of the other formats has something to do.
 pub fn rich() -> Project {
@@ -170,12 +182,19 @@ pub fn rich_of(format: &str) -> Project {
              [Content]\nPackages=bash\nVolatilePackages=curl\nBuildPackages=gcc\nBaseTrees=lower\n\
              RemovePackages=perl-base\nRemoveFiles=/usr/share/man\nCleanPackageMetadata=yes\nSourceDateEpoch=1\n\
              Locale=C.UTF-8\nHostname=rich\nPackageDirectories=debs\n\
-             [Validation]\nChecksum=yes\n\
+             Initrds=own.initrd\n\
+             [Validation]\nChecksum=yes\nSecureBootKey=boot.key\nSecureBootCertificate=boot.crt\n\
+             SignExpectedPcrKey=pcr.key\nSignExpectedPcrCertificate=pcr.crt\n\
              [Build]\nBuildSources=src\nBuildDirectory=builddir\nEnvironment=A=1\nCacheDirectory=cache\n",
         ),
         ("lower/", ""),
         ("src/", ""),
         ("debs/", ""),
+        ("own.initrd", ""),
+        ("boot.key", ""),
+        ("boot.crt", ""),
+        ("pcr.key", ""),
+        ("pcr.crt", ""),
         ("mkosi.env", ""),
         ("mkosi.sync", ""),
         ("mkosi.postoutput", ""),
