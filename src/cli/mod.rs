@@ -8,6 +8,7 @@ mod clean;
 pub mod completion;
 pub mod configure;
 pub mod documentation;
+pub mod genkey;
 pub mod history;
 pub mod init;
 pub mod options;
@@ -137,6 +138,10 @@ fn without_configuration(invocation: &Invocation, here: &Path) -> ExitCode {
             finish_with(init::init(invocation, &HostFacts::detect(Path::new("/")), here).map_err(anyhow::Error::from))
         }
         Verb::Completion => finish_with(completion::script(&invocation.arguments).map_err(anyhow::Error::from)),
+        Verb::Genkey => {
+            let project = project_directory(invocation.directory.as_deref());
+            finish_with(genkey::genkey(invocation, project.as_deref()).map_err(anyhow::Error::from))
+        }
         Verb::Documentation => {
             let terminal = pager::on_terminal();
             match documentation::render(&invocation.arguments, &invocation.doc_format, terminal) {

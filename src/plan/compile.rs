@@ -266,7 +266,7 @@ impl Builder<'_> {
         edges: &mut BTreeMap<String, (NodeId, String)>,
     ) -> Result<(), PlanError> {
         for input in file_inputs(&node.image, &node.decl) {
-            if let Some(other) = self.outputs.producer(&input.path, own).map(|index| &self.images[index]) {
+            if let Some(other) = self.outputs.producer_of(&input, own).map(|index| &self.images[index]) {
                 let edge = self.output_of(other).ok_or_else(|| PlanError::NoOutput {
                     image: node.image.name.clone(),
                     setting: input.setting.clone(),
@@ -277,6 +277,14 @@ impl Builder<'_> {
                 node.sources.insert(input.name.clone(), Source::Image);
                 edges.insert(input.name, edge);
                 continue;
+            }
+            if input.image.is_some() {
+                return Err(PlanError::Input {
+                    image: node.image.name.clone(),
+                    setting: input.setting,
+                    path: input.path,
+                    message: "the built-in configuration of the default initrd is missing".to_owned(),
+                });
             }
             let place = (input.path.clone(), input.hidden.clone(), input.owners);
             if let Some(digest) = self.hashed.paths.get(&place).filter(|_| input.keyed) {
@@ -308,7 +316,7 @@ impl Builder<'_> {
     fn output_of(&self, image: &Image) -> Option<(NodeId, String)> {
         let format = image.text("Format").unwrap_or("directory");
         if format == "directory" {
-            return self.tree(&image.name, "finalize").map(|id| (id, "tree".to_owned()));
+            return self.tree(&image.name, "kernel").map(|id| (id, "tree".to_owned()));
         }
         let id = *self.plan.nodes.get(&image.name)?.get(format)?;
         (self.plan.graph[id].skipped.is_none()).then(|| (id, "files".to_owned()))

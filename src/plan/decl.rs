@@ -215,6 +215,7 @@ struct File {
 const BUILT_IN: &[(&str, &str)] = &[
     ("packages.toml", include_str!("../../graphs/packages.toml")),
     ("image.toml", include_str!("../../graphs/image.toml")),
+    ("disk.toml", include_str!("../../graphs/disk.toml")),
     ("output.toml", include_str!("../../graphs/output.toml")),
 ];
 

@@ -2,7 +2,10 @@
 //! dependencies, first-boot settings.
 
 use super::apply::{Step, apply};
+use super::context::BUILDROOT;
 use super::{Context, Outputs, StageError};
+use crate::boot::kernels::misplaced;
+use crate::boot::look::Look;
 use crate::config::Value;
 
 /// Runs the steps, all in one sandbox.
@@ -11,6 +14,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let mut spec = cx.spec(&[]);
     spec.mounts.push(cx.tree_mount(&tree));
     let mut steps = Vec::new();
+    kernels(cx, &mut steps);
     autologin(cx, &mut steps);
     os_release(cx, &mut steps);
     if cx.merged().lookup(b"usr/lib/systemd").is_some() {
@@ -29,6 +33,14 @@ fn write(path: impl Into<String>, contents: &str, mode: u32) -> Step {
 
 fn program(argv: &[&str]) -> Step {
     Step::Run { argv: argv.iter().map(|word| (*word).to_owned()).collect(), accept: Vec::new(), env: Vec::new() }
+}
+
+/// Kernels in `/boot` get to their modules, where everything later looks for them.
+fn kernels(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    for (from, to) in misplaced(&Look::new(&cx.merged())) {
+        let from = format!("{BUILDROOT}/{from}").into();
+        steps.push(Step::Place { from, to, mode: 0o644, epoch: cx.epoch() });
+    }
 }
 
 /// Root logs in by itself on the console, the first virtual terminal and the first serial line.

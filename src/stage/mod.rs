@@ -3,10 +3,14 @@
 //! A stage knows what its context holds and nothing else: not the graph, not other images, not whether it is cached.
 
 pub mod apply;
+mod beside;
+mod boot;
 mod configure;
 mod context;
 mod debian;
+mod disk;
 mod error;
+mod extension_release;
 mod extra;
 mod hwdb;
 mod output;
@@ -45,10 +49,25 @@ pub const STAGES: &[(&str, StageFn)] = &[
     ("build", script::build),
     ("extra", extra::run),
     ("postinst", script::postinst),
+    ("extension-release", extension_release::run),
+    ("verity-certificate", beside::verity_certificate),
     ("configure", configure::run),
+    ("bootloader", boot::bootloader),
     ("remove-packages", debian::remove_packages),
     ("remove", remove::run),
     ("finalize", script::finalize),
+    ("esp-kernel", boot::esp_kernel),
+    ("kernel", boot::kernel),
+    ("boot-parts", boot::parts),
+    ("uki", boot::unified),
+    ("addon", boot::addon),
+    ("partitions", disk::partitions),
+    ("disk", disk::disk),
+    ("esp", disk::esp),
+    ("sysext", disk::extension),
+    ("confext", disk::extension),
+    ("portable", disk::extension),
+    ("nspawn", beside::nspawn),
     ("tar", output::tar),
     ("cpio", output::cpio),
     ("manifest", output::manifest),

@@ -30,7 +30,7 @@ mod work;
 
 pub use artifact::{Artifact, Record, Slot};
 pub use backend::{Backend, probe_overlay};
-pub use copy::{Materialise, copy_tree, diff, materialise};
+pub use copy::{Materialise, copy_tree, diff, materialise, materialise_difference};
 pub use error::StoreError;
 pub use gc::{GcPolicy, GcReport};
 pub use host::{Hasher, TreeOptions};

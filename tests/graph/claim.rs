@@ -11,39 +11,7 @@ use super::support::declarations;
 /// Settings that can change an output and that no stage knows yet, by what they belong to. A setting leaves the list
 /// with the stage that claims it.
 const NOT_YET: &[(&str, &[&str])] = &[
-    (
-        "disk images",
-        &[
-            "ElTorito",
-            "ElToritoPublisher",
-            "ElToritoSystem",
-            "ElToritoVolume",
-            "OutputExtension",
-            "OutputSize",
-            "Passphrase",
-            "RepartDirectories",
-            "RepartOffline",
-            "SectorSize",
-            "Seed",
-            "SplitArtifacts",
-        ],
-    ),
     ("OCI images", &["OciAnnotations", "OciLabels"]),
-    (
-        "booting",
-        &[
-            "BiosBootloader",
-            "Bootable",
-            "Bootloader",
-            "Devicetrees",
-            "KernelCommandLine",
-            "ShimBootloader",
-            "Splash",
-            "UnifiedKernelImageFormat",
-            "UnifiedKernelImageProfiles",
-            "UnifiedKernelImages",
-        ],
-    ),
     (
         "kernel modules and firmware",
         &[
@@ -58,35 +26,8 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "KernelModulesInitrdIncludeHost",
         ],
     ),
-    (
-        "initrds",
-        &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages", "Initrds", "MakeInitrd", "MicrocodeHost"],
-    ),
-    (
-        "signatures and verity",
-        &[
-            "Key",
-            "OpenPGPTool",
-            "SecureBoot",
-            "SecureBootAutoEnroll",
-            "SecureBootCertificate",
-            "SecureBootCertificateSource",
-            "SecureBootKey",
-            "SecureBootKeySource",
-            "SecureBootSignTool",
-            "Sign",
-            "SignExpectedPcr",
-            "SignExpectedPcrCertificate",
-            "SignExpectedPcrCertificateSource",
-            "SignExpectedPcrKey",
-            "SignExpectedPcrKeySource",
-            "Verity",
-            "VerityCertificate",
-            "VerityCertificateSource",
-            "VerityKey",
-            "VerityKeySource",
-        ],
-    ),
+    ("initrds", &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages", "MakeInitrd", "MicrocodeHost"]),
+    ("signatures and verity", &["Key", "OpenPGPTool", "Sign"]),
     ("package directories", &["VolatilePackageDirectories"]),
     ("other distributions", &["RepositoryKeyFetch"]),
     ("scripts around the build", &["ConfigureScripts"]),
@@ -152,7 +93,7 @@ fn choices(kind: Kind) -> Option<Vec<&'static str>> {
     match kind {
         Kind::Bool => Some(vec!["true", "false"]),
         Kind::Feature => Some(vec!["auto", "enabled", "disabled"]),
-        Kind::Enum(choices) => Some(choices.names.to_vec()),
+        Kind::Enum(choices) | Kind::Artifacts(choices) => Some(choices.names.to_vec()),
         Kind::List { item: Item::Choice(_), .. } => Some(Vec::new()),
         _ => None,
     }

@@ -7,7 +7,7 @@ use mkosi::plan::{Format, Lookup, NodeId, Plan, Preview, State, key_of, node_inp
 use mkosi::store::{Artifact, Record, Slot};
 use mkosi::types::Digest;
 
-use super::support::{Project, keys, outputs, rich, with};
+use super::support::{OTHER_FORMATS, Project, keys, outputs, rich, with};
 
 /// A store that is a map, and an output directory that is a word.
 #[derive(Default)]
@@ -143,7 +143,7 @@ fn after_a_run_nothing_runs() {
     let expected = keys(&plan);
     for (stage, preview) in case.memory.preview(&plan) {
         match stage.as_str() {
-            "cpio" => assert!(matches!(preview.state, State::Skipped(_))),
+            stage if OTHER_FORMATS.contains(&stage) => assert!(matches!(preview.state, State::Skipped(_))),
             "publish" => assert_eq!(preview.state, State::Current),
             _ => {
                 assert!(matches!(preview.state, State::Cached(_)), "{stage}: {:?}", preview.state);
@@ -161,9 +161,9 @@ fn a_changed_setting_runs_what_sees_it_and_may_run_what_stands_above() {
     let words = case.memory.words(&case.plan());
     assert_eq!(words["postinst"], "cached");
     assert_eq!(words["configure"], "run: `Hostname=` changed");
-    assert_eq!(words["remove-packages"], "may run: needs `configure`, which runs");
+    assert_eq!(words["bootloader"], "may run: needs `configure`, which runs");
     assert_eq!(words["finalize"], "may run: needs `remove`, which runs");
-    assert_eq!(words["tar"], "may run: needs `finalize`, which runs");
+    assert_eq!(words["tar"], "may run: needs `kernel`, which runs");
 }
 
 /// A stage that gives the same as before ends the rebuild there.
@@ -188,7 +188,7 @@ fn an_own_change_is_told_before_the_needs_are_known() {
     case.set("Hostname", "other");
     case.set("CompressOutput", "xz");
     let words = case.memory.words(&case.plan());
-    assert_eq!(words["tar"], "run: `CompressOutput=` changed; needs `finalize`, which runs");
+    assert_eq!(words["tar"], "run: `CompressOutput=` changed; needs `kernel`, which runs");
 }
 
 /// A result that is known and another one makes the node run, whatever comes of the needs that are not known.

@@ -148,13 +148,23 @@ pub fn environment(
     if facts.network {
         proxy(facts.view, &mut env);
     }
-    for (file, text) in files {
-        env.extend(read_file(file, text)?);
-    }
-    if let Value::Map(own) = facts.view.get("Environment") {
-        env.extend(own.iter().map(|(name, value)| (name.clone(), value.as_text().unwrap_or_default().to_owned())));
-    }
+    env.extend(users(facts.view, files)?);
     Ok(env)
+}
+
+/// What the user sets: `EnvironmentFiles=` (`files`: their texts by name), and after that `Environment=`.
+///
+/// # Errors
+/// A line of a file that sets nothing, in words.
+pub fn users(view: &View, files: &[(String, String)]) -> Result<Vec<(String, String)>, String> {
+    let mut set = Vec::new();
+    for (file, text) in files {
+        set.extend(read_file(file, text)?);
+    }
+    if let Value::Map(own) = view.get("Environment") {
+        set.extend(own.iter().map(|(name, value)| (name.clone(), value.as_text().unwrap_or_default().to_owned())));
+    }
+    Ok(set)
 }
 
 fn value(kind: Kind, name: &str, facts: &Facts<'_>) -> Option<String> {
@@ -167,7 +177,7 @@ fn value(kind: Kind, name: &str, facts: &Facts<'_>) -> Option<String> {
     match name {
         "ARCHITECTURE" => fixed(architecture().name()),
         "DISTRIBUTION_ARCHITECTURE" => of_distribution(view.text("Distribution")?, architecture()),
-        "EFI_ARCHITECTURE" => efi(architecture()).and_then(fixed),
+        "EFI_ARCHITECTURE" => architecture().efi().and_then(fixed),
         "QEMU_ARCHITECTURE" => qemu(architecture()).and_then(fixed),
         "DISTRIBUTION" => text("Distribution"),
         "RELEASE" => text("Release"),
@@ -204,20 +214,6 @@ fn of_distribution(distribution: &str, architecture: Architecture) -> Option<Str
         _ => architecture.rpm(),
     };
     (!name.is_empty()).then(|| name.to_owned())
-}
-
-/// The architecture's name in the file names of UEFI (the Boot Manager chapter of its specification).
-const fn efi(architecture: Architecture) -> Option<&'static str> {
-    Some(match architecture {
-        Architecture::Arm => "arm",
-        Architecture::Arm64 => "aa64",
-        Architecture::Loongarch64 => "loongarch64",
-        Architecture::Riscv32 => "riscv32",
-        Architecture::Riscv64 => "riscv64",
-        Architecture::X86 => "ia32",
-        Architecture::X86_64 => "x64",
-        _ => return None,
-    })
 }
 
 /// The architecture's name in `qemu-system-*`.

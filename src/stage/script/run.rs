@@ -1,9 +1,10 @@
 //! Runs the scripts of one setting, each in a sandbox of its own. Knows nothing of what becomes of their results.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::carried::Carried;
-use super::environment::{CONFIG, Facts, Kind, config_json, environment};
+use super::environment::{CONFIG, Facts, Kind, config_json, environment, users};
 use super::{sources, wrappers};
 use crate::sandbox::{Input, Mount, Output, Spec};
 use crate::stage::{Context, Root, StageError, Tree};
@@ -140,6 +141,14 @@ fn debug_shell(cx: &mut Context<'_>, failed: &Spec, called: &str) {
     if let Err(error) = spec.run(Input::Inherit, Output::Inherit, cx.cancel) {
         cx.note(&format!("no shell could be opened: {error}"));
     }
+}
+
+/// The variables that the user sets, for tools that are no scripts. A later one of a name replaces an earlier one.
+///
+/// # Errors
+/// A file that can't be read, or a line of it that sets nothing.
+pub fn variables(cx: &Context<'_>) -> Result<BTreeMap<String, String>, StageError> {
+    Ok(users(cx.view, &files(cx)?).map_err(StageError::Other)?.into_iter().collect())
 }
 
 /// The texts of `EnvironmentFiles=`, by name.
