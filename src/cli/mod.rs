@@ -10,6 +10,7 @@ pub mod configure;
 pub mod documentation;
 pub mod history;
 pub mod init;
+mod known_here;
 pub mod options;
 pub mod pager;
 mod progress;

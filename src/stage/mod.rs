@@ -9,6 +9,8 @@ mod debian;
 mod error;
 mod extra;
 mod hwdb;
+mod microcode;
+mod modules;
 mod output;
 pub mod publish;
 mod remove;
@@ -45,9 +47,12 @@ pub const STAGES: &[(&str, StageFn)] = &[
     ("extra", extra::run),
     ("postinst", script::postinst),
     ("configure", configure::run),
+    ("modules", modules::image),
+    ("microcode", microcode::run),
     ("remove-packages", debian::remove_packages),
     ("remove", remove::run),
     ("finalize", script::finalize),
+    ("modules-initrd", modules::initrd),
     ("tar", output::tar),
     ("cpio", output::cpio),
     ("manifest", output::manifest),

@@ -25,7 +25,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "RepartOffline",
             "SectorSize",
             "Seed",
-            "SplitArtifacts",
         ],
     ),
     ("OCI images", &["OciAnnotations", "OciLabels"]),
@@ -44,24 +43,7 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "UnifiedKernelImages",
         ],
     ),
-    (
-        "kernel modules and firmware",
-        &[
-            "FirmwareExclude",
-            "FirmwareFiles",
-            "KernelInitrdModules",
-            "KernelModules",
-            "KernelModulesExclude",
-            "KernelModulesIncludeHost",
-            "KernelModulesInitrd",
-            "KernelModulesInitrdExclude",
-            "KernelModulesInitrdIncludeHost",
-        ],
-    ),
-    (
-        "initrds",
-        &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages", "Initrds", "MakeInitrd", "MicrocodeHost"],
-    ),
+    ("initrds", &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages", "Initrds", "MakeInitrd"]),
     (
         "signatures and verity",
         &[
@@ -169,6 +151,7 @@ fn choices(kind: Kind) -> Option<Vec<&'static str>> {
         Kind::Bool => Some(vec!["true", "false"]),
         Kind::Feature => Some(vec!["auto", "enabled", "disabled"]),
         Kind::Enum(choices) => Some(choices.names.to_vec()),
+        Kind::Artifacts(choices) => Some(choices.names.to_vec()),
         Kind::List { item: Item::Choice(_), .. } => Some(Vec::new()),
         _ => None,
     }

@@ -59,6 +59,11 @@ impl<'a> Kernel<'a> {
         Self { version: version.to_owned(), dir, tree, modules, by_name }
     }
 
+    /// How many modules it has.
+    pub fn count(&self) -> usize {
+        self.modules.len()
+    }
+
     /// The paths of the modules of a normalised name.
     pub fn named(&self, name: &str) -> &[String] {
         self.by_name.get(name).map_or(&[], Vec::as_slice)

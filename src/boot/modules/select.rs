@@ -160,7 +160,7 @@ pub fn microcode_directory(path: &[u8]) -> bool {
 
 /// The modules of `kernels` and the firmware that no selection has, as paths below the root, and the directories that
 /// have nothing else; deepest first.
-pub fn leftovers(tree: &MergedTree, kernels: &[(Kernel<'_>, Selection)]) -> Vec<Vec<u8>> {
+pub fn leftovers(tree: &MergedTree, kernels: &[(&Kernel<'_>, &Selection)]) -> Vec<Vec<u8>> {
     let kept = |path: &[u8]| {
         kernels.iter().any(|(_, selection)| selection.modules.contains(path) || selection.firmware.paths.contains(path))
     };
@@ -297,7 +297,7 @@ mod tests {
         let tree = ext4(dir.path());
         let kernel = Kernel::new(&tree, VERSION);
         let selection = select(&tree, &kernel, &lists(&["jbd2"], &[], &[])).unwrap();
-        let gone: Vec<String> = leftovers(&tree, &[(kernel, selection)])
+        let gone: Vec<String> = leftovers(&tree, &[(&kernel, &selection)])
             .iter()
             .map(|path| {
                 String::from_utf8_lossy(path).replace("usr/lib/", "").replace(&format!("modules/{VERSION}/"), "@")
@@ -407,7 +407,7 @@ mod tests {
                 expected.iter().map(|at| format!("usr/lib/modules/{VERSION}/kernel/d/m_{at}.ko").into_bytes()).collect();
             prop_assert_eq!(&selection.modules, &expected);
             prop_assert!(selection.missing.is_empty());
-            let gone = leftovers(&tree, &[(kernel, selection)]);
+            let gone = leftovers(&tree, &[(&kernel, &selection)]);
             let left = tree.entries.iter().filter(|e| e.entry.path.ends_with(b".ko") && !gone.contains(&e.entry.path));
             prop_assert_eq!(left.map(|e| e.entry.path.clone()).collect::<BTreeSet<_>>(), expected);
         }
