@@ -40,6 +40,7 @@ impl Session {
             let modules = loaded.default_modules.get(&image.name).map(Vec::as_slice).unwrap_or_default();
             super::known_here::resolve(image, modules, Path::new("/proc"))?;
         }
+        super::known_here::name_default_initrd(&mut images);
         let plan = compile(&declarations, &images, &goals, &HostDigests::new(&hasher))?;
         // Digests that could not be kept are made again next time.
         let _ = hasher.flush();

@@ -97,7 +97,7 @@ pub fn project_directory(directory: Option<&Path>) -> Option<PathBuf> {
 }
 
 /// The name of the default initrd among the images.
-pub(super) const DEFAULT_INITRD: &str = "default-initrd";
+pub const DEFAULT_INITRD: &str = "default-initrd";
 
 pub(super) struct Loader<'a> {
     pub shared: &'a Shared<'a>,

@@ -167,6 +167,7 @@ pub fn rich() -> Project {
         ("src/", ""),
         ("debs/", ""),
         ("mkosi.env", ""),
+        ("mkosi.crt", ""),
         ("mkosi.sync", ""),
         ("mkosi.postoutput", ""),
         ("mkosi.skeleton/", ""),
