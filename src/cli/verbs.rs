@@ -64,7 +64,7 @@ verbs! {
     Update "update" [] Images true "Look for newer packages, and build what they change";
     Shell "shell" [] Arguments false "Run a shell in the image";
     Boot "boot" [] Arguments false "Boot the image in a container";
-    Vm "vm" ["qemu"] Arguments false "Boot the image in a virtual machine";
+    Vm "vm" ["qemu"] Arguments true "Boot the image in a virtual machine";
     Ssh "ssh" [] Arguments false "Log in to the running virtual machine";
     Journalctl "journalctl" [] Arguments false "Read the image's journal";
     Coredumpctl "coredumpctl" [] Arguments false "Look for core dumps in the image";
