@@ -195,7 +195,7 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         Verb::Bump => ExitCode::SUCCESS,
         Verb::Graph => finish_with(build::graph(invocation, loaded)),
         verb if verb.builds_with_force() && invocation.only_build => finish(build::build(invocation, loaded, false)),
-        Verb::Vm => running::run(invocation, loaded),
+        verb if verb.runs() => running::run(invocation, loaded),
         Verb::Store => finish_with(clean::store(invocation, loaded)),
         verb => not_yet(verb),
     }

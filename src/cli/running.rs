@@ -9,7 +9,7 @@ use super::arguments::ONLY_BUILD;
 use super::options::Invocation;
 use super::verbs::Verb;
 use crate::config::{Image, Loaded, Value};
-use crate::run::{Settings, Tools, process, vm};
+use crate::run::{Settings, Tools, burn, container, latest, process, serve, ssh, systemd, vm};
 
 /// Does what a verb that runs an image asks for.
 pub fn run(invocation: &Invocation, loaded: &Loaded) -> ExitCode {
@@ -24,6 +24,13 @@ pub fn run(invocation: &Invocation, loaded: &Loaded) -> ExitCode {
 
 fn start(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<u8> {
     let image = image(loaded)?;
+    if invocation.verb == Verb::LatestSnapshot {
+        println!("{}", latest::latest_snapshot(image, &tools(image))?);
+        return Ok(0);
+    }
+    if image.text("Format") == Some("none") {
+        bail!("the image `{}` has Format=none: there is nothing to run", image.name);
+    }
     let settings = Settings::new(image)?;
     if invocation.force > 0
         && invocation.verb.builds_with_force()
@@ -35,6 +42,14 @@ fn start(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<u8> {
     let words = invocation.arguments.as_slice();
     Ok(match invocation.verb {
         Verb::Vm => vm::run(&settings, &tools, words)?,
+        Verb::Shell => container::run(&settings, &tools, false, words)?,
+        Verb::Boot => container::run(&settings, &tools, true, words)?,
+        Verb::Ssh => ssh::run(&settings, &tools, words)?,
+        Verb::Journalctl => systemd::inspect(&settings, &tools, "journalctl", words)?,
+        Verb::Coredumpctl => systemd::inspect(&settings, &tools, "coredumpctl", words)?,
+        Verb::Sysupdate => systemd::sysupdate(&settings, &tools, words)?,
+        Verb::Serve => serve::run(&settings, &tools)?,
+        Verb::Burn => burn::run(&settings, &tools, words)?,
         verb => bail!("`mkosi {}` runs no image", verb.name()),
     })
 }
@@ -46,15 +61,19 @@ fn image(loaded: &Loaded) -> anyhow::Result<&Image> {
     if loaded.selected.len() > 1 {
         bail!("only one image can be run: choose one of {} with --image=", loaded.selected.join(", "));
     }
-    if image.text("Format") == Some("none") {
-        bail!("the image `{name}` has Format=none: there is nothing to run");
-    }
     Ok(image)
 }
 
 fn tools(image: &Image) -> Tools {
     let extra = image.get("ExtraSearchPaths").items().iter().filter_map(Value::as_path);
-    Tools::new(extra.map(std::path::Path::to_owned).collect())
+    let tools = Tools::new(extra.map(std::path::Path::to_owned).collect());
+    if let Some(tree) = image.path("ToolsTree") {
+        return tools.of_tree(tree.to_owned());
+    }
+    if image.text("ToolsTree").is_some_and(|tree| !tree.is_empty()) {
+        eprintln!("note: the image is run with the host's programs: the default tools tree is for builds alone yet");
+    }
+    tools
 }
 
 /// Builds in a process of its own: it may have to become root of a user namespace for that, and what runs the image

@@ -121,7 +121,7 @@ fn check(settings: &Settings, host: &Host) -> Result<()> {
             "set SecureBootCertificate=, or make keys with `mkosi genkey`",
         ));
     }
-    if settings.bind_user {
+    if settings.bind_user && !settings.vmspawn {
         return Err(RunError::unfit(
             "BindUser= works in containers and with --vmm=vmspawn, not with QEMU",
             "leave it out, or use --vmm=vmspawn",
@@ -133,7 +133,7 @@ fn check(settings: &Settings, host: &Host) -> Result<()> {
             "run as root, or use --runtime-network=user",
         ));
     }
-    if matches!(settings.console, Console::Interactive | Console::ReadOnly) && !host.pty_forward {
+    if matches!(settings.console, Console::Interactive | Console::ReadOnly) && !host.pty_forward && !settings.vmspawn {
         return Err(RunError::Missing {
             program: "systemd-pty-forward".to_owned(),
             purpose: format!("show the console with --console={}", settings.console.name()),

@@ -21,7 +21,7 @@ const FAILED: u8 = 1;
 const INTERRUPTED: u8 = 130;
 
 fn name(command: &Command) -> String {
-    command.get_program().to_string_lossy().into_owned()
+    super::tools::program_of(command)
 }
 
 /// How a program ended, for people.

@@ -46,11 +46,14 @@ pub fn run(settings: &Settings, tools: &Tools, extra: &[String]) -> Result<u8> {
         pty_forward: tools.find(&["systemd-pty-forward"]).is_some(),
         firmware: ["usr/share/qemu/firmware", "etc/qemu/firmware"].map(|name| tools.root().join(name)).to_vec(),
     };
-    let program = program(settings, tools)?;
     let plan = plan(settings, &host, extra)?;
     for note in &plan.notes {
         eprintln!("note: {note}");
     }
+    if settings.vmspawn {
+        return super::vmspawn::run(settings, tools, &plan, &image, extra);
+    }
+    let program = program(settings, tools)?;
     let mut machine = Machine::make(settings, tools, &plan, &image, extra)?;
     let kvm = kvm.ok().filter(|_| plan.kvm);
     let vsock = match vsock.ok().filter(|_| plan.vsock) {
@@ -180,7 +183,7 @@ fn enter(settings: &Settings, cid: Option<u32>) -> Result<Option<Entry>> {
     let running = Running {
         machine: settings.machine.clone(),
         pid: std::process::id(),
-        proxy_command: format!("socat - VSOCK-CONNECT:{cid}:%p"),
+        proxy_command: super::ssh::proxy_command(cid),
         ssh_key: settings.ssh_key.clone(),
     };
     Entry::new(&state::directory(), &running).map(Some)

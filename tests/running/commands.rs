@@ -115,3 +115,48 @@ fn what_does_not_go_together() {
     }
     insta::assert_snapshot!(text);
 }
+
+#[test]
+fn nspawn() {
+    let made = Made::new();
+    let mut text = String::new();
+    for (arguments, systemd, version) in [
+        ("--format=directory shell", true, 257),
+        ("--format=directory boot", true, 257),
+        ("--format=disk shell -- ls /", true, 257),
+        ("--format=disk --register=no shell", false, 252),
+        ("--format=disk --register=yes boot", false, 252),
+        ("--format=directory --runtime-network=interface boot -- systemd.unit=rescue.target", true, 257),
+        ("--format=directory --runtime-network=none --settings=$D/settings.nspawn shell", true, 257),
+        ("--format=directory --runtime-tree=$D/source:a:b --runtime-build-sources=yes shell", true, 257),
+        ("--format=directory --forward-journal=$D/j.journal --bind-user=yes boot", true, 257),
+        ("--format=directory --forward-journal=$D/j boot", true, 261),
+        ("--format=directory --kernel-command-line-extra=quiet --kernel-command-line-extra=A-b=c boot", true, 257),
+    ] {
+        let _ = writeln!(text, "mkosi {arguments}    # systemd {version}");
+        for line in made.nspawn(arguments, systemd, version) {
+            let _ = writeln!(text, "  {line}");
+        }
+        text.push('\n');
+    }
+    insta::assert_snapshot!(text);
+}
+
+#[test]
+fn vmspawn() {
+    let made = Made::new();
+    let mut text = String::new();
+    for arguments in [
+        "--format=disk --vmm=vmspawn vm",
+        "--format=disk --vmm=vmspawn --firmware=uefi --ephemeral=yes --disk-type=nvme --runtime-size=8G vm",
+        "--format=directory --vmm=vmspawn --runtime-network=interface --console=gui --kvm=no vm -- --pass-ssh-key=no",
+        "--format=uki --vmm=vmspawn --runtime-tree=$D/source --bind-user=yes --forward-journal=$D/j vm",
+    ] {
+        let _ = writeln!(text, "mkosi {arguments}");
+        for line in made.vmspawn(arguments) {
+            let _ = writeln!(text, "  {line}");
+        }
+        text.push('\n');
+    }
+    insta::assert_snapshot!(text);
+}

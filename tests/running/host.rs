@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use mkosi::cli::options::{Invocation, parse};
+use mkosi::cli::verbs::Verb;
 use mkosi::config::{HostFacts, LoadInput, load};
 use mkosi::run::Settings;
 use mkosi::run::credentials::{Credentials, Ways, hand};
@@ -13,6 +14,7 @@ use mkosi::run::machine;
 use mkosi::run::plan::{Host, Plan, plan};
 use mkosi::run::qemu::{Parts, command_line};
 use mkosi::run::terminal::Terminal;
+use mkosi::run::{nspawn, vmspawn};
 use mkosi::types::Architecture;
 
 /// The options that every kernel gets.
@@ -103,6 +105,46 @@ impl Made {
         let words = command_line(&settings, &plan, &parts, &invocation.arguments);
         let notes = plan.notes.iter().map(|note| format!("note: {}", self.shown(note)));
         Ok(notes.chain(lines(&words.iter().map(|word| self.shown(word)).collect::<Vec<_>>())).collect())
+    }
+}
+
+impl Made {
+    /// The command line of systemd-nspawn.
+    pub fn nspawn(&self, arguments: &str, systemd: bool, version: u32) -> Vec<String> {
+        let (settings, invocation) = self.settings(arguments);
+        let journal = (version < nspawn::FORWARDS_JOURNAL).then(|| "/run/c/journal".into());
+        let parts = nspawn::Parts {
+            program: "systemd-nspawn".into(),
+            version,
+            boot: invocation.verb == Verb::Boot,
+            image: (settings.output(), settings.format == "directory"),
+            systemd,
+            core: (Some(0), None),
+            credentials: vec![("firstboot.locale".to_owned(), "/run/c/credential-firstboot.locale".into())],
+            journal,
+            user: settings.bind_user.then(|| "me".to_owned()),
+        };
+        let mine = |path: &Path| !path.ends_with("source");
+        let words = nspawn::command_line(&settings, &parts, mine, &invocation.arguments);
+        words.iter().map(|word| self.shown(word)).collect()
+    }
+
+    /// The command line of systemd-vmspawn.
+    pub fn vmspawn(&self, arguments: &str) -> Vec<String> {
+        let (settings, invocation) = self.settings(arguments);
+        let plan = plan(&settings, &host(self), &[]).unwrap();
+        let parts = vmspawn::Parts {
+            program: "systemd-vmspawn".into(),
+            processors: 8,
+            image: settings.output(),
+            variables: plan.uefi.as_ref().map(|_| "/run/vm/variables".into()),
+            credentials: vec![("firstboot.locale".to_owned(), "/run/vm/credential-firstboot.locale".into())],
+            initrd: None,
+            user: settings.bind_user.then(|| "me".to_owned()),
+            terminal: Terminal { columns: 80, lines: 24, term: "vt220".to_owned() },
+        };
+        let words = vmspawn::command_line(&settings, &plan, &parts, &invocation.arguments);
+        words.iter().map(|word| self.shown(word)).collect()
     }
 }
 
