@@ -1,19 +1,20 @@
 # make demo   builds and shows examples/debian
 # make test   runs the tests
+# make test-boot  runs those that boot virtual machines for minutes
 # make fuzz   runs each fuzz target for FUZZ_SECONDS; needs Rust's nightly toolchain and cargo-fuzz
-# Both install what the host lacks, on Debian 12 and 13, as root or through sudo.
+# All install what the host lacks, on Debian 12 and 13, as root or through sudo.
 
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # gcc and libc6-dev: two crates build C code. uidmap and acl: the tests' ordinary user. The rest are the programs
 # that stages run on the host.
 PACKAGES := acl apt-utils attr ca-certificates cpio debian-archive-keyring dpkg gcc gpg gpgv kmod libc6-dev \
 	libarchive-tools openssl passwd python3 systemd tar udev uidmap util-linux xz-utils zstd
-# Only the tests: they read the manual and the completions.
-TEST_PACKAGES := bash fish groff-base zsh
+# Only the tests: they read the manual and the completions, and run images.
+TEST_PACKAGES := bash busybox-static fdisk fish groff-base ovmf qemu-system-x86 systemd-container zsh
 EXAMPLE := examples/debian
 MKOSI := $(CURDIR)/target/release/mkosi
 
-.PHONY: demo test lint bench fuzz setup
+.PHONY: demo test test-boot lint bench fuzz setup
 
 FUZZ_TARGETS := file condition specifiers project
 FUZZ_SECONDS ?= 30
@@ -40,6 +41,10 @@ demo: setup
 test: PACKAGES += $(TEST_PACKAGES)
 test: setup
 	cargo test --quiet
+
+test-boot: PACKAGES += $(TEST_PACKAGES)
+test-boot: setup
+	cargo test --quiet -- --ignored boot_
 
 lint:
 	cargo fmt --check

@@ -94,12 +94,16 @@ pub fn command() -> Command {
                 .help("Show this help")
                 .help_heading(PROGRAM),
         );
+    let command = command.arg(Arg::new(ONLY_BUILD).long(ONLY_BUILD).action(ArgAction::SetTrue).hide(true));
     let ignored = IGNORED.iter().map(|(name, value)| {
         let action = if *value { ArgAction::Append } else { ArgAction::Count };
         Arg::new(*name).long(*name).action(action).hide(true)
     });
     command.args(ignored).args(SETTINGS.iter().flat_map(|setting| setting_args(setting)))
 }
+
+/// The hidden option with which the program starts itself to build what it then runs.
+pub(super) const ONLY_BUILD: &str = "only-build";
 
 /// Options that did something once, and whether they take a value.
 pub(super) const IGNORED: &[(&str, bool)] =

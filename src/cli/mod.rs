@@ -17,6 +17,7 @@ pub mod pager;
 mod progress;
 pub mod resources;
 pub mod roff;
+mod running;
 mod session;
 mod store_words;
 pub mod summary;
@@ -54,7 +55,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return without_configuration(&invocation, &here);
     }
     // The store of a user holds files of the user's subordinate ids, which only root of a namespace can read.
-    if invocation.verb.uses_store()
+    if (invocation.verb.uses_store() || invocation.only_build)
         && let Err(error) = crate::sandbox::enter_user_namespace()
     {
         eprintln!("error: {error}");
@@ -98,6 +99,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     for warning in &loaded.warnings {
         eprintln!("{}", warning.clone().relative_to(&here));
+    }
+    // What runs an image stays the user, but its configure scripts need a sandbox.
+    if invocation.verb.needs_configure_scripts()
+        && loaded.images.iter().any(|image| !image.get("ConfigureScripts").is_empty())
+        && let Err(error) = crate::sandbox::enter_user_namespace()
+    {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
     }
     // As in systemd's mkosi, only what builds runs them: the summary shows what the files say.
     if invocation.verb.needs_configure_scripts()
@@ -191,6 +200,8 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         // The version is written when all else went well.
         Verb::Bump => ExitCode::SUCCESS,
         Verb::Graph => finish_with(build::graph(invocation, loaded)),
+        verb if verb.builds_with_force() && invocation.only_build => finish(build::build(invocation, loaded, false)),
+        verb if verb.runs() => running::run(invocation, loaded),
         Verb::Store => finish_with(clean::store(invocation, loaded)),
         verb => not_yet(verb),
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
-use super::arguments::{IGNORED, command, setting_args};
+use super::arguments::{IGNORED, ONLY_BUILD, command, setting_args};
 use super::verbs::{Verb, Words};
 use crate::config::table::SETTINGS;
 use crate::config::{Diagnostic, OptionSetting};
@@ -56,6 +56,8 @@ pub struct Invocation {
     pub verify_cache: bool,
     /// Ask the mirrors for newer packages.
     pub refresh: bool,
+    /// Build as a verb that runs an image does first, and don't run it.
+    pub only_build: bool,
     /// Raise the version after the build.
     pub auto_bump: bool,
     /// Empty the build directory first.
@@ -152,6 +154,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
         no_cache: matches.get_flag("no-cache"),
         verify_cache: matches.get_flag("verify-cache"),
         refresh: matches.get_flag("refresh"),
+        only_build: matches.get_flag(ONLY_BUILD),
         auto_bump: matches.get_flag("auto-bump"),
         wipe_build_dir: matches.get_flag("wipe-build-dir"),
         rerun_build_scripts: matches.get_flag("rerun-build-scripts"),

@@ -11,6 +11,7 @@ mod fault;
 mod harden;
 mod host;
 mod init;
+mod over;
 mod overlay;
 mod probe;
 mod pump;
@@ -25,6 +26,7 @@ mod verb;
 mod wire;
 
 pub use host::{BIN, EXECUTABLE, HostRoot, PATH, SEARCH, Tools, host_root};
+pub use over::tools_arguments;
 pub use probe::probe_overlay;
 pub use run::{Cancel, Error, Exit, Input, Output, set_executable};
 pub use spec::{Mount, Spec};
@@ -43,6 +45,7 @@ pub fn hidden_entry() {
     match arg(1) {
         wire::INIT => init::main(arg(2), arg(3)),
         userns::INIT => userns::main(&args),
+        over::ENTRY => over::main(&args),
         probe::ENTRY => {
             probe::main(std::path::Path::new(args.get(2).map_or("", |arg| arg.to_str().unwrap_or_default())))
         }
