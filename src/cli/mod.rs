@@ -16,6 +16,7 @@ mod progress;
 pub mod resources;
 pub mod roff;
 mod session;
+mod shell_at;
 mod store_words;
 pub mod summary;
 pub mod verbs;
@@ -44,7 +45,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(project) = &project {
         history::recall(&mut invocation, project);
     }
-    if !invocation.verb.implemented() {
+    if !invocation.verb.implemented() && invocation.at.is_none() {
         return not_yet(invocation.verb);
     }
     if invocation.verb.needs_no_configuration() {
@@ -52,7 +53,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return without_configuration(&invocation, &here);
     }
     // The store of a user holds files of the user's subordinate ids, which only root of a namespace can read.
-    if invocation.verb.uses_store()
+    if (invocation.verb.uses_store() || invocation.at.is_some())
         && let Err(error) = crate::sandbox::enter_user_namespace()
     {
         eprintln!("error: {error}");
@@ -186,6 +187,9 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         Verb::Bump => ExitCode::SUCCESS,
         Verb::Graph => finish_with(build::graph(invocation, loaded)),
         Verb::Store => finish_with(clean::store(invocation, loaded)),
+        Verb::Shell if invocation.at.is_some() => {
+            shell_at::shell(invocation, loaded).unwrap_or_else(|error| finish(Err(error)))
+        }
         verb => not_yet(verb),
     }
 }

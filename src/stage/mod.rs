@@ -13,12 +13,14 @@ mod output;
 pub mod publish;
 mod remove;
 pub mod script;
+mod shell;
 mod tools;
 
 use std::collections::BTreeMap;
 
 pub use context::{Context, Profile, Root, Source, Tree};
 pub use error::StageError;
+pub use shell::{Left, shell};
 pub use tools::find_tool;
 
 use crate::store::Artifact;

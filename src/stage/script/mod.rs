@@ -12,6 +12,7 @@ mod sources;
 mod wrappers;
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -19,8 +20,8 @@ pub use carried::latest;
 pub use clean::clean;
 pub use environment::{Kind, TABLE};
 
-use super::{Context, Outputs, StageError};
-use crate::sandbox::Mount;
+use super::{Context, Outputs, StageError, Tree};
+use crate::sandbox::{Mount, Spec};
 use crate::store::{Artifact, MergedTree, lower_dirs};
 use carried::Carried;
 use run::Runner;
@@ -76,6 +77,37 @@ fn changing(cx: &mut Context<'_>, kind: Kind, arguments: &[&str], keep: &[&str])
     let mut outputs = cx.close_tree(tree)?;
     carried.keep(cx, keep, &mut outputs)?;
     Ok(outputs)
+}
+
+/// The sandbox of a stage's scripts for a user who looks into it: with the tree, and what is handed on, as the needs have
+/// it (those of the stage itself are there when it was built) or as the stage `left` it when it failed. None for a stage
+/// that runs no scripts on a tree.
+pub fn looked_into(cx: &Context<'_>, tree: &Tree, left: Option<&Path>) -> Result<Option<Spec>, StageError> {
+    let kind = match cx.stage {
+        "prepare" | "prepare-build" => Kind::Prepare,
+        "build" => Kind::Build,
+        "postinst" => Kind::PostInstallation,
+        "finalize" => Kind::Finalize,
+        _ => return Ok(None),
+    };
+    let carried = Carried::restore(cx)?;
+    let mut after = Vec::new();
+    if let Some(left) = left {
+        for (name, target) in [("out", "/work/out"), ("packages", "/work/packages"), ("artifacts", "/work/artifacts")] {
+            after.extend(cx.throwaway_copy(name, &left.join(name), target)?);
+        }
+        after.extend(cx.throwaway_copy("dest", &left.join("dest"), "/work/dest")?);
+    } else if kind == Kind::Build {
+        let layers = match cx.needs.get("build.dest") {
+            Some(Artifact::Tree { layers }) => {
+                layers.iter().map(|digest| cx.store.need_layer(digest)).collect::<Result<Vec<_>, _>>()?
+            }
+            _ => Vec::new(),
+        };
+        after.push(cx.throwaway("dest", &layers, "/work/dest".into())?);
+    }
+    let runner = Runner { tree: Some(tree), carried: Some(&carried), after, look: true, ..Runner::new(kind) };
+    runner.looked_into(cx).map(Some)
 }
 
 /// Runs `mkosi.postoutput` on the files that are about to be published: what is in `$OUTPUTDIR` afterwards is. A
