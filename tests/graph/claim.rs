@@ -87,7 +87,6 @@ const NOT_YET: &[(&str, &[&str])] = &[
             "VerityKeySource",
         ],
     ),
-    ("package directories", &["VolatilePackageDirectories"]),
     ("other distributions", &["RepositoryKeyFetch"]),
     ("scripts around the build", &["ConfigureScripts"]),
     ("SSH and SELinux", &["SELinuxRelabel", "Ssh"]),

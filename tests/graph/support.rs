@@ -159,13 +159,14 @@ pub fn rich() -> Project {
              OutputDirectory=out\n\
              [Content]\nPackages=bash\nVolatilePackages=curl\nBuildPackages=gcc\nBaseTrees=lower\n\
              RemovePackages=perl-base\nRemoveFiles=/usr/share/man\nCleanPackageMetadata=yes\nSourceDateEpoch=1\n\
-             Locale=C.UTF-8\nHostname=rich\nPackageDirectories=debs\n\
+             Locale=C.UTF-8\nHostname=rich\nPackageDirectories=debs\nVolatilePackageDirectories=vdebs\n\
              [Validation]\nChecksum=yes\n\
              [Build]\nBuildSources=src\nBuildDirectory=builddir\nEnvironment=A=1\nCacheDirectory=cache\n",
         ),
         ("lower/", ""),
         ("src/", ""),
         ("debs/", ""),
+        ("vdebs/", ""),
         ("mkosi.env", ""),
         ("mkosi.sync", ""),
         ("mkosi.postoutput", ""),
