@@ -450,6 +450,48 @@ fn a_shell_looks_into_any_place_of_the_graph() {
 }
 
 #[test]
+fn arguments_reach_build_scripts_and_their_key() {
+    let project = Project::new();
+    project.script(
+        "mkosi.build",
+        "for a in \"$@\"; do echo \"<$a>\"; done >$OUTPUTDIR/arguments; grep -v arguments $MKOSI_CONFIG",
+    );
+    project.script("mkosi.postinst", "echo \"$@\" >$OUTPUTDIR/postinst");
+    project.done(&[]);
+    assert_eq!(project.output("arguments"), "");
+    let graph = project.done(&["graph", "--", "one"]);
+    assert!(graph.contains("what stands after `--` is new"), "{graph}");
+    project.done(&["build", "--", "one", "two words", "-f"]);
+    assert_eq!(project.output("arguments"), "<one>\n<two words>\n<-f>\n");
+    assert_eq!(project.output("postinst"), "final\n");
+    assert!(project.done(&["--", "one", "two words", "-f"]).contains("up to date"));
+    project.done(&[]);
+    assert_eq!(project.output("arguments"), "");
+}
+
+#[test]
+fn sync_scripts_have_the_agent_and_no_secret() {
+    let project = Project::new();
+    let socket = project.path().join("agent");
+    let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    project.write(".gitconfig", "[user]\nname = Somebody\n");
+    project.write(".ssh/known_hosts", "host\n");
+    project.write(".ssh/id_rsa", "secret\n");
+    project.script(
+        "mkosi.sync",
+        "test -S $SSH_AUTH_SOCK; git config user.name >seen; cat ~/.ssh/known_hosts >>seen
+         test ! -e ~/.ssh/id_rsa; ! (: >>~/.ssh/known_hosts) 2>/dev/null; ls ~root/.ssh >>seen",
+    );
+    let text = project.done(&["graph"]);
+    assert!(text.contains("sync-scripts") && text.contains("never built"), "{text}");
+    let ran = project.command(&[]).env("SSH_AUTH_SOCK", &socket).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(project.read("src/seen"), "Somebody\nhost\nknown_hosts\n");
+    let text = project.done(&["graph"]);
+    assert!(text.lines().any(|line| line.contains("sync-scripts") && line.contains("cached")), "{text}");
+}
+
+#[test]
 fn a_failed_script_is_named_with_its_end() {
     let project = Project::new();
     project.script("mkosi.postinst.d/10-fails", "echo last words; exit 9");

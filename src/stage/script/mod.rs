@@ -4,6 +4,7 @@
 //! Each sees its sources at `$SRCDIR`, and what it changes there is thrown away, but for the two kinds that are there to
 //! change them. `docs/scripts.md` tells what a script can rely on.
 
+mod access;
 mod carried;
 mod clean;
 mod environment;
@@ -62,7 +63,8 @@ pub fn build(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     std::fs::set_permissions(&dest, std::fs::Permissions::from_mode(0o755))
         .map_err(StageError::io("set the mode of", &dest))?;
     let runner = Runner { tree: Some(&tree), carried: Some(&carried), dest: Some(&dest), ..Runner::new(Kind::Build) };
-    runner.all(cx, &[])?;
+    let arguments: Vec<String> = cx.view.texts("arguments").into_iter().map(str::to_owned).collect();
+    runner.all(cx, &arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
     let layer = cx.store.add_layer(&dest, None, &cx.ingest())?;
     let mut outputs = Outputs::from([("dest".to_owned(), Artifact::Tree { layers: vec![layer.digest] })]);
     carried.keep(cx, &["out", "packages", "artifacts"], &mut outputs)?;

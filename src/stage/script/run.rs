@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::carried::Carried;
 use super::environment::{CONFIG, Facts, Kind, config_json, environment};
-use super::{sources, wrappers};
+use super::{access, sources, wrappers};
 use crate::sandbox::{Cancel, Input, Mount, Output, Spec};
 use crate::stage::{Context, Root, StageError, Tree};
 
@@ -136,6 +136,9 @@ impl Runner<'_> {
         let facts =
             Facts { view: cx.view, build_directory: build.is_some(), cached: cx.cached, network: cx.profile.network };
         spec.env.extend(environment(kind, &facts, &files(cx)?).map_err(StageError::Other)?);
+        if kind == Kind::Sync {
+            access::add(&mut spec);
+        }
         if self.tree.is_some() {
             wrappers::add(cx, &mut spec)?;
         }
