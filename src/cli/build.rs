@@ -25,6 +25,11 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
     for line in session::unsupported(loaded)? {
         eprintln!("warning: {line}");
     }
+    if crate::sandbox::has_single_id() {
+        eprintln!(
+            "note: you have no subordinate ids, so that everything in what is built belongs to root (docs/sandbox.md)"
+        );
+    }
     let cancel = Cancel::default();
     let on_signal = cancel.clone();
     // Without a handler Ctrl-C ends the program at once, which the store survives.
