@@ -19,6 +19,7 @@ pub mod resources;
 pub mod roff;
 mod running;
 mod session;
+mod shell_at;
 mod store_words;
 pub mod summary;
 pub mod verbs;
@@ -47,7 +48,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(project) = &project {
         history::recall(&mut invocation, project);
     }
-    if !invocation.verb.implemented() {
+    if !invocation.verb.implemented() && invocation.at.is_none() {
         return not_yet(invocation.verb);
     }
     if invocation.verb.needs_no_configuration() {
@@ -55,7 +56,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return without_configuration(&invocation, &here);
     }
     // The store of a user holds files of the user's subordinate ids, which only root of a namespace can read.
-    if (invocation.verb.uses_store() || invocation.only_build)
+    if (invocation.verb.uses_store() || invocation.only_build || invocation.at.is_some())
         && let Err(error) = crate::sandbox::enter_user_namespace()
     {
         eprintln!("error: {error}");
@@ -200,6 +201,9 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         // The version is written when all else went well.
         Verb::Bump => ExitCode::SUCCESS,
         Verb::Graph => finish_with(build::graph(invocation, loaded)),
+        Verb::Shell if invocation.at.is_some() => {
+            shell_at::shell(invocation, loaded).unwrap_or_else(|error| finish(Err(error)))
+        }
         verb if verb.builds_with_force() && invocation.only_build => finish(build::build(invocation, loaded, false)),
         verb if verb.runs() => running::run(invocation, loaded),
         Verb::Store => finish_with(clean::store(invocation, loaded)),

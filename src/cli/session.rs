@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::options::Invocation;
+use super::verbs::Verb;
 use crate::config::table::SETTINGS;
 use crate::config::{Image, Loaded, Origin, Sourced, Value, environment};
 use crate::exec::{Force, HostDigests, StoreLookup};
@@ -40,6 +41,7 @@ impl Session {
             take_environment_files(image)?;
             let modules = loaded.default_modules.get(&image.name).map(Vec::as_slice).unwrap_or_default();
             super::known_here::resolve(image, modules, Path::new("/proc"))?;
+            take_arguments(image, invocation);
         }
         super::known_here::name_default_initrd(&mut images);
         let plan = compile(&declarations, &images, &goals, &HostDigests::new(&hasher))?;
@@ -50,7 +52,8 @@ impl Session {
 
     /// The nodes that the goals need, with their states.
     pub fn preview(&self, skipped: bool) -> Vec<Preview> {
-        let mut nodes: Vec<NodeId> = self.plan.wanted();
+        let mut nodes: Vec<NodeId> = self.plan.ahead();
+        nodes.extend(self.plan.wanted());
         if skipped {
             let goals = self.plan.goals.iter().filter_map(|image| self.plan.nodes.get(image));
             let more = goals.flat_map(|stages| stages.values().copied());
@@ -105,6 +108,14 @@ fn take_environment_files(image: &mut Image) -> anyhow::Result<()> {
     let origin = image.values.get("Environment").map_or(Origin::Default, |sourced| sourced.origin.clone());
     image.values.insert("Environment", Sourced { value, origin });
     Ok(())
+}
+
+/// What stands after `--` goes to build scripts. A look at the graph is one at what a build with these would do.
+fn take_arguments(image: &mut Image, invocation: &Invocation) {
+    if matches!(invocation.verb, Verb::Build | Verb::Graph) && !invocation.arguments.is_empty() {
+        let value = Value::List(invocation.arguments.iter().map(|argument| Value::text(argument)).collect());
+        image.values.insert(plan::ARGUMENTS, Sourced { value, origin: Origin::Default });
+    }
 }
 
 /// An image that names no output directory has its outputs in the project's.

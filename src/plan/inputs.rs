@@ -34,6 +34,11 @@ pub trait Digests: Sync {
     /// # Errors
     /// Why it can't be read.
     fn tool(&self, name: &str) -> Result<Option<Digest>, String>;
+
+    /// Whether files keep their owners in what is built. Without, everything belongs to root, and a tree is another one.
+    fn keeps_owners(&self) -> bool {
+        true
+    }
 }
 
 /// The digest that stands for a program that the host does not have.

@@ -13,7 +13,6 @@ use super::support::declarations;
 const NOT_YET: &[(&str, &[&str])] = &[
     ("OCI images", &["OciAnnotations", "OciLabels"]),
     ("signatures", &["Key", "OpenPGPTool", "Sign"]),
-    ("package directories", &["VolatilePackageDirectories"]),
     ("other distributions", &["RepositoryKeyFetch"]),
     ("scripts around the build", &["ConfigureScripts"]),
     ("SELinux", &["SELinuxRelabel"]),

@@ -278,7 +278,12 @@ fn read_file(file: &str, text: &str) -> Result<Vec<(String, String)>, String> {
 /// What `$MKOSI_CONFIG` holds: the settings that the stage declares, since those are what its key has. Of a path on
 /// the host it has the last name.
 pub fn config_json(view: &View) -> Vec<u8> {
-    let object: Map<String, Json> = view.iter().map(|(name, value)| (name.to_owned(), to_json(value))).collect();
+    let object: Map<String, Json> = view
+        .iter()
+        // The arguments are no setting.
+        .filter(|(name, _)| name.starts_with(char::is_uppercase))
+        .map(|(name, value)| (name.to_owned(), to_json(value)))
+        .collect();
     format!("{:#}\n", Json::Object(object)).into_bytes()
 }
 
