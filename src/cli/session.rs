@@ -1,12 +1,13 @@
 //! What building, explaining and cleaning have in common: the store, the compiled plan, and what is asked anew.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use super::options::Invocation;
 use crate::config::table::SETTINGS;
-use crate::config::{Image, Loaded, Origin, Sourced, Value, environment};
+use crate::config::{Image, Loaded, Origin, Sourced, Value};
 use crate::exec::{Force, HostDigests, StoreLookup};
 use crate::plan::{self, Declarations, NodeId, Plan, PlanError, Preview, compile, preview};
 use crate::store::{Hasher, Store};
@@ -35,8 +36,9 @@ impl Session {
         let store = Store::open(&store_directory(loaded.image("main")))?;
         let hasher = Hasher::new(&store);
         let mut images: Vec<Image> = loaded.images.iter().map(with_output_directory).collect();
+        let outside = outside();
         for image in &mut images {
-            take_environment_files(image)?;
+            image.take_environment_files(&outside)?;
         }
         let plan = compile(&declarations, &images, &goals, &HostDigests::new(&hasher))?;
         // Digests that could not be kept are made again next time.
@@ -83,18 +85,11 @@ pub fn unsupported(loaded: &Loaded) -> Result<Vec<String>, PlanError> {
     Ok(lines)
 }
 
-/// What `EnvironmentFiles=` say counts like `Environment=`, which goes before it.
-fn take_environment_files(image: &mut Image) -> anyhow::Result<()> {
-    if image.get("EnvironmentFiles").is_empty() {
-        return Ok(());
-    }
-    let outside =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let variables = environment(image, &outside.collect())?;
-    let value = Value::Map(variables.into_iter().map(|(name, value)| (name, Value::Text(value))).collect());
-    let origin = image.values.get("Environment").map_or(Origin::Default, |sourced| sourced.origin.clone());
-    image.values.insert("Environment", Sourced { value, origin });
-    Ok(())
+/// The environment of the program, as far as it is text.
+pub fn outside() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
 }
 
 /// An image that names no output directory has its outputs in the project's.

@@ -116,7 +116,7 @@ impl Runner<'_> {
         spec.mounts.push(Mount::File { target: CONFIG.into(), contents: config_json(cx.view), mode: 0o644 });
         let facts =
             Facts { view: cx.view, build_directory: build.is_some(), cached: cx.cached, network: cx.profile.network };
-        spec.env.extend(environment(kind, &facts, &files(cx)?).map_err(StageError::Other)?);
+        spec.env.extend(environment(kind, &facts));
         if self.tree.is_some() {
             wrappers::add(cx, &mut spec)?;
         }
@@ -140,18 +140,6 @@ fn debug_shell(cx: &mut Context<'_>, failed: &Spec, called: &str) {
     if let Err(error) = spec.run(Input::Inherit, Output::Inherit, cx.cancel) {
         cx.note(&format!("no shell could be opened: {error}"));
     }
-}
-
-/// The texts of `EnvironmentFiles=`, by name.
-fn files(cx: &Context<'_>) -> Result<Vec<(String, String)>, StageError> {
-    let mut files = Vec::new();
-    for (name, source) in cx.sources_of("EnvironmentFiles") {
-        if let Some(path) = Context::host_path(source) {
-            let text = std::fs::read_to_string(path).map_err(StageError::io("read the variables in", path))?;
-            files.push((name.rsplit('/').next().unwrap_or(name).to_owned(), text));
-        }
-    }
-    Ok(files)
 }
 
 /// The user's build directory: kept between builds and no part of any key.
