@@ -227,11 +227,12 @@ impl Reader<'_> {
             }
         }
         if kind == Kind::Packages {
-            items.sort_by_key(|item| {
-                let text = item.as_text().unwrap_or_default().to_owned();
-                let class = if text.starts_with('(') { 2 } else { u8::from(text.starts_with('/')) };
-                (class, text)
-            });
+            // Compared without copies: the list is sorted again with every file that adds to it.
+            fn class(item: &Value) -> (u8, &str) {
+                let text = item.as_text().unwrap_or_default();
+                (if text.starts_with('(') { 2 } else { u8::from(text.starts_with('/')) }, text)
+            }
+            items.sort_by(|a, b| class(a).cmp(&class(b)));
         }
         Ok(Some(Value::List(items)))
     }
