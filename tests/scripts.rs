@@ -114,12 +114,21 @@ fn each_kind_gets_the_variables_of_the_table() {
 }
 
 #[test]
-fn a_damaged_environment_file_is_named() {
+fn environment_files_count_by_what_they_say() {
     let project = Project::new();
-    project.write("mkosi.env", "A=1\nnothing\n");
-    project.script("mkosi.postinst", "true");
+    project.write("mkosi.env", "# a comment\n\nA = one \nHOME\nNOWHERE\nQ=\"q\"\n");
+    project.script("mkosi.postinst", "echo \"$A $HOME ${NOWHERE-unset} $Q\" >$BUILDROOT/said");
+    project.done(&[]);
+    assert_eq!(project.output("image/said"), format!("one {}  \"q\"\n", project.path().display()));
+    let text = project.done(&["graph"]);
+    assert!(!text.contains("would run"), "{text}");
+    project.write("other.env", &project.read("mkosi.env").replace("one", "two"));
+    std::fs::rename(project.path().join("other.env"), project.path().join("mkosi.env")).unwrap();
+    project.done(&[]);
+    assert!(project.output("image/said").starts_with("two "));
+    project.write("mkosi.env", "A=1\n =nothing\n");
     let text = project.fails(&[]);
-    assert!(text.contains("mkosi.env:2: `nothing`"), "{text}");
+    assert!(text.contains("mkosi.env:2: `=nothing`"), "{text}");
 }
 
 #[test]

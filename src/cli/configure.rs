@@ -177,7 +177,7 @@ fn spec(image: &Image, script: &Path, outside: &BTreeMap<String, String>, debug:
         .iter()
         .filter_map(|tree| {
             let target = tree.field("target").and_then(Value::as_text).unwrap_or_default();
-            let target = Path::new(SOURCES).join(target.trim_matches('/'));
+            let target: PathBuf = Path::new(SOURCES).join(target.trim_matches('/')).components().collect();
             Some((target, tree.field("source").and_then(Value::as_path)?))
         })
         .collect();

@@ -176,9 +176,7 @@ pub fn load_input(invocation: &Invocation, built_in: &Path) -> LoadInput {
         directory: invocation.directory.clone(),
         options: invocation.settings.clone(),
         images: invocation.images.clone(),
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
+        environment: session::outside(),
         host: HostFacts::detect(Path::new("/")),
         resources: Some(std::env::var_os("MKOSI_RESOURCES").map_or_else(|| built_in.to_owned(), PathBuf::from)),
     }

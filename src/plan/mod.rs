@@ -28,4 +28,4 @@ pub use need::{Need, Parsed};
 pub use preview::{Lookup, Preview, State, preview};
 pub use render::{Format, render};
 pub use sources::hidden_paths;
-pub use unclaimed::{check, unclaimed, unsupported};
+pub use unclaimed::{WITHOUT_STAGE, check, unclaimed, unsupported};

@@ -7,11 +7,16 @@ use super::{Declarations, PlanError};
 use crate::config::table::{self, Default, Kind, SETTINGS, Scope, Setting};
 use crate::config::{Image, Origin, Value};
 
-/// Settings that have done all they do once it is known which images are built, and after which.
-const CHOOSES_IMAGES: &[&str] = &["Dependencies"];
-
-/// Settings that have become those of the default initrd, which is an image of its own.
-const OF_THE_INITRD: &[&str] = &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages"];
+/// Settings that no stage needs to know, and why.
+pub const WITHOUT_STAGE: &[(&str, &str)] = &[
+    ("ConfigureScripts", "they run before the graph is made, and what they change stands in other settings"),
+    ("Dependencies", "it is known which images are built, and after which, before the graph is made"),
+    ("EnvironmentFiles", "what they say is in Environment= before the graph is made"),
+    ("InitrdPackages", "it has become a setting of the default initrd, an image of its own"),
+    ("InitrdProfiles", "it has become a setting of the default initrd, an image of its own"),
+    ("InitrdVolatilePackages", "it has become a setting of the default initrd, an image of its own"),
+    ("RepositoryKeyFetch", "Debian and Ubuntu have their keys in packages; it is for distributions that are not built"),
+];
 
 /// Settings that ask for a package manager.
 const NEEDS_PACKAGES: &[&str] = &["Packages", "VolatilePackages", "BuildPackages", "RemovePackages"];
@@ -32,10 +37,9 @@ pub fn unclaimed(declarations: &Declarations) -> Vec<&'static Setting> {
         setting.affects_output
             && setting.stores == setting.name
             && !claimed.contains(setting.name)
-            && !CHOOSES_IMAGES.contains(&setting.name)
+            && !WITHOUT_STAGE.iter().any(|(name, _)| *name == setting.name)
             // These are settings of another image, the default tools tree, under a name of their own.
             && setting.scope != Scope::Tools
-            && !OF_THE_INITRD.contains(&setting.name)
     };
     SETTINGS.iter().filter(missing).copied().collect()
 }

@@ -136,7 +136,7 @@ impl Runner<'_> {
         spec.mounts.push(Mount::File { target: CONFIG.into(), contents: config_json(cx.view), mode: 0o644 });
         let facts =
             Facts { view: cx.view, build_directory: build.is_some(), cached: cx.cached, network: cx.profile.network };
-        spec.env.extend(environment(kind, &facts, &files(cx)?).map_err(StageError::Other)?);
+        spec.env.extend(environment(kind, &facts));
         if kind == Kind::Sync {
             access::add(&mut spec);
         }
@@ -166,24 +166,9 @@ fn debug_shell(cx: &mut Context<'_>, failed: &Spec, called: &str) {
     }
 }
 
-/// The variables that the user sets, for tools that are no scripts. A later one of a name replaces an earlier one.
-///
-/// # Errors
-/// A file that can't be read, or a line of it that sets nothing.
-pub fn variables(cx: &Context<'_>) -> Result<BTreeMap<String, String>, StageError> {
-    Ok(users(cx.view, &files(cx)?).map_err(StageError::Other)?.into_iter().collect())
-}
-
-/// The texts of `EnvironmentFiles=`, by name.
-fn files(cx: &Context<'_>) -> Result<Vec<(String, String)>, StageError> {
-    let mut files = Vec::new();
-    for (name, source) in cx.sources_of("EnvironmentFiles") {
-        if let Some(path) = Context::host_path(source) {
-            let text = std::fs::read_to_string(path).map_err(StageError::io("read the variables in", path))?;
-            files.push((name.rsplit('/').next().unwrap_or(name).to_owned(), text));
-        }
-    }
-    Ok(files)
+/// The variables that the user sets, for tools that are no scripts.
+pub fn variables(cx: &Context<'_>) -> BTreeMap<String, String> {
+    users(cx.view).into_iter().collect()
 }
 
 /// The user's build directory: kept between builds and no part of any key.

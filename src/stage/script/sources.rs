@@ -18,7 +18,7 @@ const SOURCES: &str = "/work/src";
 
 fn place(target: &str) -> PathBuf {
     let target = target.trim_matches('/');
-    if target.is_empty() { SOURCES.into() } else { Path::new(SOURCES).join(target) }
+    if matches!(target, "" | ".") { SOURCES.into() } else { Path::new(SOURCES).join(target) }
 }
 
 /// The targets of `BuildSources=`, in the user's order.
