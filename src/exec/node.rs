@@ -12,7 +12,7 @@ use super::{Event, ExecError, Observer, Options, Outcome, Shared};
 use crate::config::View;
 use crate::plan::{self, Node, NodeId, Reason, RootAccess, Sources};
 use crate::sandbox::Cancel;
-use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError};
+use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError, Tools};
 use crate::store::{Artifact, Layer, Record, Slot, Store, WorkDir};
 use crate::types::Digest;
 
@@ -217,7 +217,7 @@ impl Job<'_> {
             }
             _ => Vec::new(),
         };
-        let mut context = self.context(&view, &work, layers, log);
+        let mut context = self.context(&view, &tools, &work, layers, log);
         let outputs = code(&mut context);
         let opened = context.opened.take();
         let outputs = match outputs {
@@ -242,6 +242,7 @@ impl Job<'_> {
     pub(super) fn context<'c>(
         &'c self,
         view: &'c View,
+        tools: &'c Tools,
         work: &'c WorkDir,
         layers: Vec<Layer>,
         log: &'c mut (dyn Write + Send),
@@ -253,7 +254,7 @@ impl Job<'_> {
             sources: self.sources(),
             layers,
             profile: profile(self.node),
-            tools: &tools,
+            tools,
             store: self.store,
             work,
             cached: self.built_before(),

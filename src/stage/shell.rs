@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use super::context::BUILDROOT;
-use super::{Context, StageError, Tree, find_tool, script};
+use super::{Context, StageError, Tree, script};
 use crate::sandbox::{Exit, Input, Output, Spec};
 use crate::store::MergedTree;
 
@@ -41,7 +41,7 @@ pub fn shell(cx: &mut Context<'_>, left: Option<&Left>, command: &[String]) -> R
     match (command, in_image) {
         ([], true) => spec.argv.extend(shell_of(&tree).map(str::to_owned)),
         ([], false) => {
-            let shell = SHELLS.into_iter().find(|name| find_tool(name).is_some()).unwrap_or("sh");
+            let shell = SHELLS.into_iter().find(|name| cx.tools.find(name).is_some()).unwrap_or("sh");
             spec.argv.push(shell.to_owned());
             say(&spec);
         }
