@@ -12,10 +12,11 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
+use super::decl::ARGUMENTS;
 use super::inputs::{
     Digests, Hashed, Outputs, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, file_inputs, hash_inputs, missing_tool, unmet,
 };
-use super::{Declarations, PlanError, Programs, StageDecl};
+use super::{Declarations, PlanError, Programs, RootAccess, StageDecl};
 use crate::config::{Image, Origin};
 use crate::store::Slot;
 use crate::types::{Digest, Encoder};
@@ -168,6 +169,7 @@ pub fn compile(
         images: &images,
         outputs: &outputs,
         declarations,
+        keeps_owners: digests.keeps_owners(),
     };
     for index in 0..images.len() {
         for (stage, decl) in declarations.iter() {
@@ -185,6 +187,7 @@ struct Builder<'a> {
     images: &'a [Arc<Image>],
     outputs: &'a Outputs,
     declarations: &'a Declarations,
+    keeps_owners: bool,
 }
 
 impl Builder<'_> {
@@ -236,6 +239,16 @@ impl Builder<'_> {
             node.image.get(setting).encode(&mut encoder);
             node.inputs.insert(format!("setting/{setting}"), encoder.finish());
         }
+        // Without arguments nothing is added, so that there is one key for all who give none.
+        let arguments = node.image.get(ARGUMENTS);
+        if node.decl.arguments && !arguments.is_empty() {
+            let mut encoder = Encoder::new("mkosi.setting", 1);
+            arguments.encode(&mut encoder);
+            node.inputs.insert(ARGUMENTS.to_owned(), encoder.finish());
+        }
+        if !self.keeps_owners && (node.decl.changes || node.decl.sandbox.root != RootAccess::None) {
+            node.inputs.insert("owners".to_owned(), Encoder::new("mkosi.owners", 1).str("single").finish());
+        }
         for (test, outcome) in node.decl.outcomes(&node.image) {
             let digest = Encoder::new("mkosi.test", 1).number(u64::from(outcome)).finish();
             node.inputs.insert(format!("test/{test}"), digest);
@@ -266,7 +279,7 @@ impl Builder<'_> {
         edges: &mut BTreeMap<String, (NodeId, String)>,
     ) -> Result<(), PlanError> {
         for input in file_inputs(&node.image, &node.decl) {
-            if let Some(other) = self.outputs.producer(&input.path, own).map(|index| &self.images[index]) {
+            if let Some(other) = self.outputs.producer_of(&input, own).map(|index| &self.images[index]) {
                 let edge = self.output_of(other).ok_or_else(|| PlanError::NoOutput {
                     image: node.image.name.clone(),
                     setting: input.setting.clone(),
@@ -277,6 +290,14 @@ impl Builder<'_> {
                 node.sources.insert(input.name.clone(), Source::Image);
                 edges.insert(input.name, edge);
                 continue;
+            }
+            if input.image.is_some() {
+                return Err(PlanError::Input {
+                    image: node.image.name.clone(),
+                    setting: input.setting,
+                    path: input.path,
+                    message: "the built-in configuration of the default initrd is missing".to_owned(),
+                });
             }
             let place = (input.path.clone(), input.hidden.clone(), input.owners);
             if let Some(digest) = self.hashed.paths.get(&place).filter(|_| input.keyed) {
@@ -308,7 +329,7 @@ impl Builder<'_> {
     fn output_of(&self, image: &Image) -> Option<(NodeId, String)> {
         let format = image.text("Format").unwrap_or("directory");
         if format == "directory" {
-            return self.tree(&image.name, "finalize").map(|id| (id, "tree".to_owned()));
+            return self.tree(&image.name, "kernel").map(|id| (id, "tree".to_owned()));
         }
         let id = *self.plan.nodes.get(&image.name)?.get(format)?;
         (self.plan.graph[id].skipped.is_none()).then(|| (id, "files".to_owned()))

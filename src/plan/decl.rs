@@ -10,6 +10,9 @@ use super::{Condition, PlanError};
 use crate::config::{Image, View};
 use crate::types::suggest::nearest;
 
+/// The name under which an image has the arguments of the command line. No setting has it.
+pub const ARGUMENTS: &str = "arguments";
+
 /// What a node waits for when more nodes are ready than may run at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -131,6 +134,9 @@ pub struct StageDecl {
     /// Files of the host that it reads, by absolute path; a missing one has a digest of its own.
     #[serde(default)]
     pub host_files: Vec<String>,
+    /// Whether its scripts get the arguments of the command line.
+    #[serde(default)]
+    pub arguments: bool,
     /// Those settings whose host files are inputs.
     #[serde(default)]
     pub files: Vec<String>,
@@ -174,7 +180,8 @@ impl StageDecl {
 
     /// The view of an image that the stage's code gets.
     pub fn view(&self, stage: &str, image: &Image) -> View {
-        View::new(stage, image, self.visible()).with_tests(self.outcomes(image))
+        let arguments = self.arguments.then_some(ARGUMENTS);
+        View::new(stage, image, self.visible().chain(arguments)).with_tests(self.outcomes(image))
     }
 
     /// The programs that it names.
@@ -215,6 +222,7 @@ struct File {
 const BUILT_IN: &[(&str, &str)] = &[
     ("packages.toml", include_str!("../../graphs/packages.toml")),
     ("image.toml", include_str!("../../graphs/image.toml")),
+    ("disk.toml", include_str!("../../graphs/disk.toml")),
     ("output.toml", include_str!("../../graphs/output.toml")),
 ];
 

@@ -87,6 +87,7 @@ impl Store {
             self.drop_record(key)?;
             forgotten += 1;
         }
+        self.forget_failed_of(project)?;
         Ok(forgotten)
     }
 

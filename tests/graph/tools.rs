@@ -52,7 +52,7 @@ fn the_default_tools_tree_is_an_edge_to_the_last_tree_of_its_image() {
         let edges = edges(&plan, "main", stage).into_iter().filter(|(_, node, _)| node.starts_with("tools/"));
         edges.map(|(input, node, output)| (input, format!("{node}.{output}"))).collect()
     };
-    let expected = |input: &str| vec![(input.to_owned(), "tools/remove.tree".to_owned())];
+    let expected = |input: &str| vec![(input.to_owned(), "tools/kernel.tree".to_owned())];
     for stage in stages(&plan, Programs::Keyed) {
         assert_eq!(tools(stage), expected("tools"), "{stage}");
     }
