@@ -47,6 +47,11 @@ pub enum Step {
         /// The pattern.
         pattern: String,
     },
+    /// Removes these very paths, with all that directories hold.
+    RemovePaths {
+        /// The paths.
+        paths: Vec<String>,
+    },
     /// Sets variables of an os-release file (os-release(5)), if the tree has it.
     OsRelease {
         /// Name and value.
@@ -173,6 +178,7 @@ fn run_step(root: &Root, step: &Step) -> Result<(), String> {
             root.write_file(path, contents, *mode).map_err(words)
         }
         Step::Remove { pattern } => root.remove(pattern).map(drop).map_err(words),
+        Step::RemovePaths { paths } => paths.iter().try_for_each(|path| root.remove_path(path)).map_err(words),
         Step::OsRelease { fields } => os_release(root, fields),
         Step::Run { argv, accept, env } => run_program(root, argv, accept, env),
         Step::Directory { path, mode } => root.create_dir_all(path, *mode).map(drop).map_err(words),

@@ -1,5 +1,5 @@
-//! What makes an installed tree an image of its own: os-release, users, volatile files, locales, presets, module
-//! dependencies, first-boot settings.
+//! What makes an installed tree an image of its own: os-release, users, volatile files, locales, presets,
+//! first-boot settings.
 
 use super::apply::{Step, apply};
 use super::context::BUILDROOT;
@@ -21,7 +21,6 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         systemd(cx, &mut steps);
     }
     steps.push(Step::LocaleGen);
-    modules(cx, &mut steps);
     first_boot(cx, &mut steps);
     apply(cx, spec, &steps)?;
     cx.close_tree(tree)
@@ -97,18 +96,6 @@ fn machine_id(cx: &Context<'_>) -> Option<String> {
     match cx.view.get("MachineId") {
         Value::Text(text) if text != "random" => Some(text.replace('-', "")),
         _ => None,
-    }
-}
-
-/// Dependencies of kernel modules, for every kernel in the tree.
-fn modules(cx: &Context<'_>, steps: &mut Vec<Step>) {
-    let merged = cx.merged();
-    let kernels = merged.below(b"usr/lib/modules").iter().filter_map(|entry| {
-        let name = entry.entry.path.strip_prefix(b"usr/lib/modules/")?.strip_suffix(b"/modules.order")?;
-        (!name.contains(&b'/')).then(|| String::from_utf8_lossy(name).into_owned())
-    });
-    for version in kernels {
-        steps.push(program(&["depmod", "--all", "--basedir=/buildroot", &version]));
     }
 }
 

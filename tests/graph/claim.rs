@@ -12,21 +12,7 @@ use super::support::declarations;
 /// with the stage that claims it.
 const NOT_YET: &[(&str, &[&str])] = &[
     ("OCI images", &["OciAnnotations", "OciLabels"]),
-    (
-        "kernel modules and firmware",
-        &[
-            "FirmwareExclude",
-            "FirmwareFiles",
-            "KernelInitrdModules",
-            "KernelModules",
-            "KernelModulesExclude",
-            "KernelModulesIncludeHost",
-            "KernelModulesInitrd",
-            "KernelModulesInitrdExclude",
-            "KernelModulesInitrdIncludeHost",
-        ],
-    ),
-    ("initrds", &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages", "MakeInitrd", "MicrocodeHost"]),
+    ("initrds", &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages", "MakeInitrd"]),
     ("signatures and verity", &["Key", "OpenPGPTool", "Sign"]),
     ("package directories", &["VolatilePackageDirectories"]),
     ("other distributions", &["RepositoryKeyFetch"]),
