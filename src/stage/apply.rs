@@ -42,6 +42,13 @@ pub enum Step {
         /// Whether a file that is there already is left as it is.
         keep: bool,
     },
+    /// Makes a symbolic link.
+    Symlink {
+        /// Where.
+        path: String,
+        /// What it says.
+        target: String,
+    },
     /// Removes what a pattern matches.
     Remove {
         /// The pattern.
@@ -177,6 +184,7 @@ fn run_step(root: &Root, step: &Step) -> Result<(), String> {
             }
             root.write_file(path, contents, *mode).map_err(words)
         }
+        Step::Symlink { path, target } => root.symlink(target, path).map_err(words),
         Step::Remove { pattern } => root.remove(pattern).map(drop).map_err(words),
         Step::RemovePaths { paths } => paths.iter().try_for_each(|path| root.remove_path(path)).map_err(words),
         Step::OsRelease { fields } => os_release(root, fields),

@@ -17,6 +17,10 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     kernels(cx, &mut steps);
     autologin(cx, &mut steps);
     os_release(cx, &mut steps);
+    initrd(cx, &mut steps);
+    ssh(cx, &mut steps);
+    verity_certificate(cx, &mut steps)?;
+    mount_points(cx, &mut steps);
     if cx.merged().lookup(b"usr/lib/systemd").is_some() {
         systemd(cx, &mut steps);
     }
@@ -69,6 +73,104 @@ fn os_release(cx: &Context<'_>, steps: &mut Vec<Step>) {
         .collect();
     if !fields.is_empty() {
         steps.push(Step::OsRelease { fields });
+    }
+}
+
+/// What the kernel starts when the image is its initrd, and what tells systemd that it is one (initrd-release(5)).
+fn initrd(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    if cx.view.test("Format=portable") {
+        return;
+    }
+    let merged = cx.merged();
+    let has = |path: &str| merged.lookup(path.as_bytes()).is_some();
+    let link = |path: &str, target: &str| Step::Symlink { path: path.to_owned(), target: target.to_owned() };
+    if !has("init") && has("usr/lib/systemd/systemd") {
+        steps.push(link("init", "/usr/lib/systemd/systemd"));
+    }
+    if cx.view.bool("MakeInitrd") && !has("etc/initrd-release") {
+        steps.push(link("etc/initrd-release", "/etc/os-release"));
+    }
+}
+
+/// A server for `mkosi ssh`, started for each connection over vsock. Newer versions of systemd make such units when the
+/// machine starts (systemd-ssh-generator(8)).
+fn ssh(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    let merged = cx.merged();
+    let has = |path: &str| merged.lookup(path.as_bytes()).is_some();
+    let wanted = match cx.view.text("Ssh") {
+        Some("always") => true,
+        Some("auto") => {
+            !has("usr/lib/systemd/system-generators/systemd-ssh-generator")
+                && ["usr/sbin/sshd", "usr/bin/sshd"].into_iter().any(has)
+        }
+        _ => false,
+    };
+    if !wanted {
+        return;
+    }
+    steps.push(write("usr/lib/systemd/system/ssh.socket", SSH_SOCKET, 0o644));
+    steps.push(write("usr/lib/systemd/system/ssh@.service", SSH_SERVICE, 0o644));
+    steps.push(write("usr/lib/systemd/system-preset/80-mkosi-ssh.preset", "enable ssh.socket\n", 0o644));
+}
+
+const SSH_SOCKET: &str = "\
+[Unit]
+Description=SSH over vsock for mkosi
+ConditionVirtualization=!container
+Wants=sshd-keygen.target
+
+[Socket]
+ListenStream=vsock::22
+Accept=yes
+
+[Install]
+WantedBy=sockets.target
+";
+
+const SSH_SERVICE: &str = "\
+[Unit]
+Description=SSH connection over vsock for mkosi
+After=sshd-keygen.target
+
+[Service]
+# PAM would look up the name of a peer that has none, and wait for it.
+ExecStart=sshd -i -o UsePAM=no
+StandardInput=socket
+RuntimeDirectory=sshd
+RuntimeDirectoryPreserve=yes
+# The server's status when a client goes.
+SuccessExitStatus=255
+";
+
+/// The certificate that systemd checks signed root hashes with, where it looks for such ones.
+fn verity_certificate(cx: &Context<'_>, steps: &mut Vec<Step>) -> Result<(), StageError> {
+    // One that a provider has can't be copied, and a portable image brings its own signature.
+    let source = cx.view.get("VerityCertificateSource").field("type").and_then(Value::as_text).unwrap_or("file");
+    if source != "file" || cx.view.test("Format=portable") {
+        return Ok(());
+    }
+    for (_, source) in cx.sources_of("VerityCertificate") {
+        let Some(path) = Context::host_path(source) else { continue };
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let contents = std::fs::read(path).map_err(StageError::io("read", path))?;
+        // No other suffix is looked at.
+        steps.push(Step::Write { path: format!("usr/lib/verity.d/{name}.crt"), contents, mode: 0o644, keep: false });
+    }
+    Ok(())
+}
+
+/// Files of a portable service that the host's are mounted on.
+fn mount_points(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    if !cx.view.test("Format=portable") {
+        return;
+    }
+    let names = ["passwd", "group", "shadow", "gshadow", "nsswitch.conf", "resolv.conf", "machine-id"];
+    let merged = cx.merged();
+    for path in names.map(|name| format!("etc/{name}")) {
+        if merged.lookup(path.as_bytes()).is_none() {
+            let mode = if path.ends_with("shadow") { 0o600 } else { 0o644 };
+            steps.push(write(path, "", mode));
+        }
     }
 }
 
