@@ -22,6 +22,7 @@ Packages=openssl
          systemd
          systemd-boot-efi
          systemd-boot-tools
+         systemd-repart
          systemd-ukify
 ";
 
