@@ -1,5 +1,5 @@
-//! What it takes to boot an image: the kernels of a tree, command lines, kernel modules and microcode, unified kernel images, boot loader entries,
-//! signatures.
+//! What it takes to boot an image: the kernels of a tree, command lines, unified kernel images, boot loader entries,
+//! signatures, kernel modules with their firmware, and the microcode of processors.
 //!
 //! Reads trees of the store and gives names, texts and argument lists. Runs nothing, and knows nothing of stages, keys
 //! and settings.

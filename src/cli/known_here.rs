@@ -7,7 +7,7 @@ use std::path::Path;
 use anyhow::{Context as _, bail};
 
 use crate::boot::microcode::Processor;
-use crate::config::{DEFAULT_INITRD, Image, Value};
+use crate::config::{Image, Value};
 
 /// The lists of modules, each with the setting that adds the host's.
 const LISTS: [(&str, &str); 2] =
@@ -51,23 +51,6 @@ pub fn resolve(image: &mut Image, defaults: &[Value], proc: &Path) -> anyhow::Re
         set(image, "MicrocodeHost", Value::Map(fields.map(|(name, value)| (name.to_owned(), value)).into()));
     }
     Ok(())
-}
-
-/// Puts the path of the default initrd's output in place of `default` in `Initrds=`: the graph then has an edge to the
-/// node that makes it, as for any path of another image's output.
-pub fn name_default_initrd(images: &mut [Image]) {
-    let initrd = images.iter().find(|image| image.name == DEFAULT_INITRD);
-    let Some(path) = initrd.and_then(|image| Some(image.path("OutputDirectory")?.join(image.text("Output")?))) else {
-        return;
-    };
-    for image in images.iter_mut().filter(|image| image.texts("Initrds").contains(&"default")) {
-        let items = image.get("Initrds").items().iter().map(|item| match item.as_text() {
-            Some("default") => Value::Path(path.clone()),
-            _ => item.clone(),
-        });
-        let items = Value::List(items.collect());
-        set(image, "Initrds", items);
-    }
 }
 
 fn set(image: &mut Image, setting: &'static str, value: Value) {

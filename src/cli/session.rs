@@ -45,7 +45,6 @@ impl Session {
             super::known_here::resolve(image, modules, Path::new("/proc"))?;
             take_arguments(image, invocation);
         }
-        super::known_here::name_default_initrd(&mut images);
         let plan = compile(&declarations, &images, &goals, &HostDigests::new(&hasher))?;
         // Digests that could not be kept are made again next time.
         let _ = hasher.flush();

@@ -165,6 +165,7 @@ fn a_changed_setting_runs_what_sees_it_and_may_run_what_stands_above() {
     assert_eq!(words["configure"], "run: `Hostname=` changed");
     assert_eq!(words["bootloader"], "may run: needs `configure`, which runs");
     assert_eq!(words["remove-packages"], "may run: needs `modules`, which runs");
+    assert_eq!(words["modules"], "may run: needs `bootloader`, which runs");
     assert_eq!(words["finalize"], "may run: needs `remove`, which runs");
     assert_eq!(words["tar"], "may run: needs `kernel`, which runs");
 }
