@@ -1,5 +1,5 @@
 //! What it takes to boot an image: the kernels of a tree, command lines, unified kernel images, boot loader entries,
-//! signatures.
+//! signatures, kernel modules with their firmware, and the microcode of processors.
 //!
 //! Reads trees of the store and gives names, texts and argument lists. Runs nothing, and knows nothing of stages, keys
 //! and settings.
@@ -10,6 +10,8 @@ pub mod grub;
 pub mod kernels;
 pub mod loader;
 pub mod look;
+pub mod microcode;
+pub mod modules;
 pub mod names;
 pub mod pe;
 pub mod signing;

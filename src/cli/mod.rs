@@ -11,6 +11,7 @@ pub mod documentation;
 pub mod genkey;
 pub mod history;
 pub mod init;
+mod known_here;
 pub mod options;
 pub mod pager;
 mod progress;

@@ -38,6 +38,8 @@ impl Session {
             loaded.images.iter().chain(default_tools(loaded)).map(with_output_directory).collect();
         for image in &mut images {
             take_environment_files(image)?;
+            let modules = loaded.default_modules.get(&image.name).map(Vec::as_slice).unwrap_or_default();
+            super::known_here::resolve(image, modules, Path::new("/proc"))?;
         }
         let plan = compile(&declarations, &images, &goals, &HostDigests::new(&hasher))?;
         // Digests that could not be kept are made again next time.

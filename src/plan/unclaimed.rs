@@ -10,6 +10,9 @@ use crate::config::{Image, Origin, Value};
 /// Settings that have done all they do once it is known which images are built, and after which.
 const CHOOSES_IMAGES: &[&str] = &["Dependencies"];
 
+/// Settings that have become those of the default initrd, which is an image of its own.
+const OF_THE_INITRD: &[&str] = &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages"];
+
 /// Settings that ask for a package manager.
 const NEEDS_PACKAGES: &[&str] = &["Packages", "VolatilePackages", "BuildPackages", "RemovePackages"];
 
@@ -30,6 +33,7 @@ pub fn unclaimed(declarations: &Declarations) -> Vec<&'static Setting> {
             && setting.stores == setting.name
             && !claimed.contains(setting.name)
             && !CHOOSES_IMAGES.contains(&setting.name)
+            && !OF_THE_INITRD.contains(&setting.name)
             // These are settings of another image, the default tools tree, under a name of their own.
             && setting.scope != Scope::Tools
     };

@@ -42,10 +42,22 @@ pub enum Step {
         /// Whether a file that is there already is left as it is.
         keep: bool,
     },
+    /// Makes a symbolic link.
+    Symlink {
+        /// Where.
+        path: String,
+        /// What it says.
+        target: String,
+    },
     /// Removes what a pattern matches.
     Remove {
         /// The pattern.
         pattern: String,
+    },
+    /// Removes these very paths, with all that directories hold.
+    RemovePaths {
+        /// The paths.
+        paths: Vec<String>,
     },
     /// Sets variables of an os-release file (os-release(5)), if the tree has it.
     OsRelease {
@@ -172,7 +184,9 @@ fn run_step(root: &Root, step: &Step) -> Result<(), String> {
             }
             root.write_file(path, contents, *mode).map_err(words)
         }
+        Step::Symlink { path, target } => root.symlink(target, path).map_err(words),
         Step::Remove { pattern } => root.remove(pattern).map(drop).map_err(words),
+        Step::RemovePaths { paths } => paths.iter().try_for_each(|path| root.remove_path(path)).map_err(words),
         Step::OsRelease { fields } => os_release(root, fields),
         Step::Run { argv, accept, env } => run_program(root, argv, accept, env),
         Step::Directory { path, mode } => root.create_dir_all(path, *mode).map(drop).map_err(words),

@@ -13,6 +13,8 @@ mod error;
 mod extension_release;
 mod extra;
 mod hwdb;
+mod microcode;
+mod modules;
 mod output;
 pub mod publish;
 mod remove;
@@ -52,9 +54,12 @@ pub const STAGES: &[(&str, StageFn)] = &[
     ("verity-certificate", beside::verity_certificate),
     ("configure", configure::run),
     ("bootloader", boot::bootloader),
+    ("modules", modules::image),
+    ("microcode", microcode::run),
     ("remove-packages", debian::remove_packages),
     ("remove", remove::run),
     ("finalize", script::finalize),
+    ("modules-initrd", modules::initrd),
     ("esp-kernel", boot::esp_kernel),
     ("kernel", boot::kernel),
     ("boot-parts", boot::parts),

@@ -138,7 +138,7 @@ pub fn named_files(output: &str, needs: &BTreeMap<String, Artifact>) -> BTreeMap
     }
     let mut named = BTreeMap::new();
     for (need, artifact) in needs {
-        if let (Artifact::Files { files }, true) = (artifact, need.ends_with(".files")) {
+        if let (Artifact::Files { files }, true) = (artifact, need.ends_with(".files") || need.ends_with(".split")) {
             named.extend(files.iter().map(|(name, digest)| (format!("{output}{name}"), *digest)));
         }
     }

@@ -12,29 +12,17 @@ use super::support::declarations;
 /// with the stage that claims it.
 const NOT_YET: &[(&str, &[&str])] = &[
     ("OCI images", &["OciAnnotations", "OciLabels"]),
-    (
-        "kernel modules and firmware",
-        &[
-            "FirmwareExclude",
-            "FirmwareFiles",
-            "KernelInitrdModules",
-            "KernelModules",
-            "KernelModulesExclude",
-            "KernelModulesIncludeHost",
-            "KernelModulesInitrd",
-            "KernelModulesInitrdExclude",
-            "KernelModulesInitrdIncludeHost",
-        ],
-    ),
-    ("initrds", &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages", "MakeInitrd", "MicrocodeHost"]),
     ("signatures and verity", &["Key", "OpenPGPTool", "Sign"]),
     ("package directories", &["VolatilePackageDirectories"]),
     ("other distributions", &["RepositoryKeyFetch"]),
     ("scripts around the build", &["ConfigureScripts"]),
-    ("SSH and SELinux", &["SELinuxRelabel", "Ssh"]),
+    ("SELinux", &["SELinuxRelabel"]),
     ("foreign user ids", &["ForeignUIDRange"]),
     ("what tools see", &["SandboxTrees"]),
 ];
+
+/// Settings that are done with when the images are known.
+const DERIVED: &[&str] = &["Dependencies", "InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages"];
 
 /// Settings that change no output although a stage's key has them, and why.
 const KEYED_ALL_THE_SAME: &[(&str, &str)] = &[("BuildDirectory", "whether there is one decides what scripts can find")];
@@ -66,7 +54,7 @@ fn every_setting_has_a_place() {
         // A second spelling of another setting has no value of its own.
         let target = table::find(setting.stores).unwrap();
         let placed = [!target.affects_output, claimed.contains(target.name), listed.contains(target.name)];
-        let of_other_images = target.name == "Dependencies" || target.scope == table::Scope::Tools;
+        let of_other_images = DERIVED.contains(&target.name) || target.scope == table::Scope::Tools;
         assert!(placed.contains(&true) || of_other_images, "{} has no place", setting.name);
     }
 }

@@ -196,6 +196,7 @@ pub fn rich_of(format: &str) -> Project {
         ("pcr.key", ""),
         ("pcr.crt", ""),
         ("mkosi.env", ""),
+        ("mkosi.crt", ""),
         ("mkosi.sync", ""),
         ("mkosi.postoutput", ""),
         ("mkosi.skeleton/", ""),

@@ -117,7 +117,10 @@ fn plan<'a>(cx: &Context<'_>, wishes: &'a Wishes, look: &'a Look<'a>) -> Result<
 /// What the first pass over the disk told of its partitions.
 fn partitions(cx: &Context<'_>) -> Result<Vec<Partition>, StageError> {
     match cx.needs.get("partitions.facts") {
-        Some(Artifact::Value { value }) => serde_json::from_value(value.clone()).map_err(StageError::other),
+        Some(Artifact::Value { value }) => {
+            let partitions = value.get("partitions").cloned().unwrap_or_default();
+            serde_json::from_value(partitions).map_err(StageError::other)
+        }
         _ => Ok(Vec::new()),
     }
 }
@@ -129,7 +132,7 @@ pub fn modules(cx: &Context<'_>, mounts: &mut Vec<Mount>) -> Result<Vec<(String,
 
 /// The path of the modules of a kernel.
 pub fn modules_of(modules: &[(String, String)], version: &str) -> Option<String> {
-    modules.iter().find(|(name, _)| name.contains(version)).map(|(_, path)| path.clone())
+    modules.iter().find(|(name, _)| name == version).map(|(_, path)| path.clone())
 }
 
 fn unified(
