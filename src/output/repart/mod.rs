@@ -102,18 +102,6 @@ pub fn root_hash(partitions: &[Partition]) -> Option<(&'static str, &str)> {
     found.and_then(|(option, partition)| Some((option, partition.roothash.as_deref()?)))
 }
 
-/// What the kernel command line says of where the system is: the root hash, or else the root partition, or else the
-/// usr partition. Nothing where the disk has none of them.
-pub fn root_argument(partitions: &[Partition]) -> Option<String> {
-    if let Some((option, hash)) = root_hash(partitions) {
-        return Some(format!("{option}={hash}"));
-    }
-    let first = |prefix: &str| partitions.iter().find(|partition| partition.kind.starts_with(prefix));
-    first("root")
-        .map(|partition| format!("root=PARTUUID={}", partition.uuid))
-        .or_else(|| first("usr").map(|partition| format!("mount.usr=PARTUUID={}", partition.uuid)))
-}
-
 /// What follows the name of the disk's file in that of a file that a partition was split off to: `.root-x86-64.raw`.
 pub fn split_suffix(disk: &str, split: &Path) -> Option<String> {
     let name = split.file_name()?.to_str()?;
@@ -152,21 +140,17 @@ mod tests {
     }
 
     #[test]
-    fn the_root_is_named_by_its_hash_or_its_uuid() {
-        let partition = |kind: &str, roothash: Option<&str>| Partition {
+    fn the_hash_of_the_root_goes_first() {
+        let partition = |kind: &str, roothash: &str| Partition {
             kind: kind.to_owned(),
-            uuid: format!("uuid-{kind}"),
+            uuid: String::new(),
             label: String::new(),
-            roothash: roothash.map(str::to_owned),
+            roothash: (!roothash.is_empty()).then(|| roothash.to_owned()),
         };
-        let root = partition("root-x86-64", None);
-        let usr = partition("usr-x86-64", None);
-        let verity = partition("usr-x86-64-verity", Some("aa"));
-        let both = partition("root-x86-64-verity", Some("bb"));
-        assert_eq!(root_argument(&[partition("esp", None)]), None);
-        assert_eq!(root_argument(&[usr.clone()]).unwrap(), "mount.usr=PARTUUID=uuid-usr-x86-64");
-        assert_eq!(root_argument(&[usr.clone(), root.clone()]).unwrap(), "root=PARTUUID=uuid-root-x86-64");
-        assert_eq!(root_argument(&[usr.clone(), verity.clone()]).unwrap(), "usrhash=aa");
-        assert_eq!(root_argument(&[usr, verity, root, both]).unwrap(), "roothash=bb");
+        let (root, usr) = (partition("root-x86-64-verity", "bb"), partition("usr-x86-64-verity", "aa"));
+        let plain = partition("root-x86-64", "");
+        assert_eq!(root_hash(&[plain.clone()]), None);
+        assert_eq!(root_hash(&[plain.clone(), usr.clone()]), Some(("usrhash", "aa")));
+        assert_eq!(root_hash(&[usr, plain, root]), Some(("roothash", "bb")));
     }
 }

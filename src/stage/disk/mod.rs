@@ -184,6 +184,10 @@ fn version(cx: &mut Context<'_>) -> Result<u32, StageError> {
         let complaint = String::from_utf8_lossy(&complaint);
         return Err(missing(format!("it said: {}", text.lines().chain(complaint.lines()).next().unwrap_or("nothing"))));
     };
+    new_enough(version)
+}
+
+fn new_enough(version: u32) -> Result<u32, StageError> {
     if version < repart::MINIMUM {
         return Err(StageError::Other(format!(
             "{REPART} is of version {version}, and disk images need {} or newer: set ToolsTree=default",
@@ -355,6 +359,13 @@ mod tests {
         assert_eq!(ext_options(Some("-m 1"), seed, true), format!("{extended} -m 1"));
         assert_eq!(ext_options(Some("-E nodiscard"), seed, false), "-E nodiscard");
         assert_eq!(ext_options(None, seed, true), format!("{extended} -O ^orphan_file"));
+    }
+
+    #[test]
+    fn an_old_program_is_told_with_its_version() {
+        assert_eq!(new_enough(254).unwrap(), 254);
+        let told = new_enough(252).unwrap_err().to_string();
+        assert!(told.contains("252") && told.contains("254") && told.contains("ToolsTree=default"), "{told}");
     }
 
     #[test]
