@@ -21,7 +21,12 @@ pub fn resolve(image: &mut Image, defaults: &[Value], proc: &Path) -> anyhow::Re
     for (list, with_host) in LISTS {
         let wanted = image.bool(with_host);
         let named = image.texts(list).contains(&"host");
-        let host = if wanted || named { loaded_modules(proc)? } else { Vec::new() };
+        let host = if wanted || named {
+            let asking = if wanted { format!("{with_host}=yes") } else { format!("{list}=host") };
+            loaded_modules(proc).with_context(|| format!("{asking} asks for the kernel modules of the host"))?
+        } else {
+            Vec::new()
+        };
         if wanted {
             set(image, with_host, Value::List(host.clone()));
         }
@@ -63,7 +68,7 @@ fn set(image: &mut Image, setting: &'static str, value: Value) {
 fn loaded_modules(proc: &Path) -> anyhow::Result<Vec<Value>> {
     let path = proc.join("modules");
     let text = std::fs::read_to_string(&path)
-        .with_context(|| format!("can't read {}, which lists the kernel modules of the host", path.display()))?;
+        .with_context(|| format!("can't read {}; a kernel that loads no modules has no such file", path.display()))?;
     let mut names: Vec<String> =
         text.lines().filter_map(|line| line.split_whitespace().next()).map(|name| name.replace('_', "-")).collect();
     names.sort();

@@ -46,6 +46,8 @@ pub struct Info {
     pub modules: Vec<String>,
     /// Firmware, below `/usr/lib/firmware`, perhaps with wildcards.
     pub firmware: Vec<String>,
+    /// What it goes by besides its name, normalised, without the patterns of devices.
+    pub aliases: Vec<String>,
 }
 
 impl Info {
@@ -57,9 +59,15 @@ impl Info {
                 self.modules.extend(value.split_whitespace().filter(|word| !word.ends_with(':')).map(normalise));
             }
             "firmware" => self.firmware.push(value.to_owned()),
+            "alias" => self.aliases.extend(plain_alias(value)),
             _ => {}
         }
     }
+}
+
+/// An alias that another module can name; those of devices are patterns.
+pub fn plain_alias(alias: &str) -> Option<String> {
+    (!alias.contains(['*', '?', '[', ':'])).then(|| normalise(alias))
 }
 
 /// The name of a module, in which a dash and an underscore are one.
@@ -188,7 +196,7 @@ mod tests {
     #[test]
     fn built_in_modules_stand_in_one_file() {
         let info = parse_builtin(b"ext4.depends=jbd2\0i_8042.firmware=f.bin\0ext4.firmware=g\0nonsense\0");
-        assert_eq!(info["ext4"], Info { modules: names(&["jbd2"]), firmware: names(&["g"]) });
+        assert_eq!(info["ext4"], Info { modules: names(&["jbd2"]), firmware: names(&["g"]), aliases: Vec::new() });
         assert_eq!(info["i-8042"].firmware, ["f.bin"]);
         assert_eq!(info.len(), 2);
     }

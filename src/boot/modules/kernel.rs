@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rayon::prelude::*;
+
 use super::info::{self, Info, module_name};
 use super::{MODULES, ModulesError, follow};
 use crate::store::{Kind, MergedEntry, MergedTree};
@@ -101,20 +103,30 @@ impl<'a> Kernel<'a> {
         Ok(all)
     }
 
-    /// What modules go by besides their names, as depmod(8) lists it: the normalised names of modules by that name.
-    /// Without the patterns of devices.
+    /// What modules go by besides their names: the normalised names of modules by that name. From the list that
+    /// depmod(8) makes, or from the modules where it did not run.
     ///
     /// # Errors
-    /// When the list can't be read.
+    /// When the list or a module can't be read.
     pub fn aliases(&self) -> Result<BTreeMap<String, Vec<String>>, ModulesError> {
-        let list = self.read("modules.alias")?.unwrap_or_default();
         let mut aliases: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let Some(list) = self.read("modules.alias")? else {
+            let paths: Vec<&String> = self.modules.keys().collect();
+            let infos = paths.par_iter().map(|path| Ok((*path, self.info(path)?)));
+            let infos = infos.collect::<Result<Vec<_>, ModulesError>>()?;
+            for (path, info) in infos {
+                for alias in info.aliases {
+                    aliases.entry(alias).or_default().extend(module_name(path));
+                }
+            }
+            return Ok(aliases);
+        };
         for line in String::from_utf8_lossy(&list).lines() {
             let mut words = line.split_whitespace();
             if let (Some("alias"), Some(alias), Some(module)) = (words.next(), words.next(), words.next())
-                && !alias.contains(['*', '?', '[', ':'])
+                && let Some(alias) = info::plain_alias(alias)
             {
-                aliases.entry(info::normalise(alias)).or_default().push(info::normalise(module));
+                aliases.entry(alias).or_default().push(info::normalise(module));
             }
         }
         Ok(aliases)
