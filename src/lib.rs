@@ -3,6 +3,7 @@
 //! `config` reads what the user wrote, `plan` compiles it to a graph of content-hashed nodes, `exec` runs the nodes
 //! in sandboxes and keeps what they make in the `store`. `docs/architecture.md` has the picture.
 
+pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod distro;

@@ -61,6 +61,7 @@ pub fn command() -> Command {
         .arg(flag("repair", "Remove what `store verify` finds damaged"))
         .arg(valued("max-size", "SIZE", "The size that `store gc` comes down to: 500M, 10G"))
         .arg(valued("keep-days", "DAYS", "What `store gc` keeps whatever its size").default_value("7"))
+        .arg(valued("at", "STAGE", "Where `shell` looks into the graph: after a stage, or before it with before:STAGE"))
         .arg(flag("json", "Print JSON"))
         .arg(flag("debug", "Show in detail what is done"))
         .arg(flag("debug-shell", "Start a shell where a program in the image fails"))

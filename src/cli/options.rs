@@ -20,6 +20,8 @@ pub struct Invocation {
     pub verb: Verb,
     /// The images that are named.
     pub images: Vec<String>,
+    /// Where `mkosi shell` looks into the graph: `STAGE` or `before:STAGE`.
+    pub at: Option<String>,
     /// The arguments for the verb, or for build scripts.
     pub arguments: Vec<String>,
     /// The directory of the project; none after `-C ''`.
@@ -107,7 +109,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
     let directories = directories(&matches, here);
     let words = texts("words");
     let (mut images, mut arguments) = (texts("image"), Vec::new());
+    let at = text("at");
+    if at.is_some() && verb != Verb::Shell {
+        return Err(Stop::Wrong(format!(
+            "error: --at goes with `mkosi shell` alone, not with `mkosi {}`\n",
+            verb.name()
+        )));
+    }
     match verb.words() {
+        // With a place in the graph the command stands after `--`.
+        _ if at.is_some() => images.extend(words),
         Words::Images => images.extend(words),
         Words::Arguments => arguments.extend(words),
         Words::Nothing => {
@@ -136,6 +147,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
     Ok(Invocation {
         verb,
         images,
+        at,
         arguments,
         settings,
         graph_format: graph_format.unwrap_or_else(|| "text".to_owned()),

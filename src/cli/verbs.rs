@@ -73,7 +73,7 @@ verbs! {
     Serve "serve" [] Nothing true "Serve the outputs over HTTP";
     Burn "burn" [] Arguments true "Write the image to a drive";
     Bump "bump" [] Nothing true "Raise the image's version";
-    Genkey "genkey" [] Nothing false "Make a key and certificate for Secure Boot";
+    Genkey "genkey" [] Nothing true "Make a key and certificate for Secure Boot";
     Dependencies "dependencies" [] Arguments false "List the packages that builds need on the host";
     LatestSnapshot "latest-snapshot" [] Nothing true "Show the newest snapshot of the mirror";
     Documentation "documentation" [] Arguments true "Show the manual";

@@ -12,14 +12,20 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
-use super::inputs::{Digests, Hashed, Outputs, by_need, file_inputs, hash_inputs, missing_tool, unmet};
-use super::{Declarations, PlanError, StageDecl};
+use super::decl::ARGUMENTS;
+use super::inputs::{
+    Digests, Hashed, Outputs, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, file_inputs, hash_inputs, missing_tool, unmet,
+};
+use super::{Declarations, PlanError, Programs, RootAccess, StageDecl};
 use crate::config::{Image, Origin};
 use crate::store::Slot;
 use crate::types::{Digest, Encoder};
 
 /// What the names of needs that enter no key begin with.
 pub(super) const UNKEYED: &str = "unkeyed";
+
+/// The setting that says whose certificates a tools tree is shown with.
+const CERTIFICATES: &str = "ToolsTreeCertificates";
 
 /// A node's place in the graph.
 pub type NodeId = NodeIndex<u32>;
@@ -121,19 +127,24 @@ impl Plan {
         nodes.filter(ahead).copied().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The nodes that the images asked for need, each after what it needs, the order being the same every time.
-    pub fn wanted(&self) -> Vec<NodeId> {
-        let mut wanted = BTreeSet::new();
-        let publishes = |id: &&NodeId| self.graph[**id].decl.publishes;
-        let goals = self.goals.iter().filter_map(|image| self.nodes.get(image));
-        let mut queue: Vec<NodeId> = goals.flat_map(|stages| stages.values().filter(publishes).copied()).collect();
+    /// These nodes and all that they need.
+    pub fn closure(&self, nodes: impl IntoIterator<Item = NodeId>) -> BTreeSet<NodeId> {
+        let mut all = BTreeSet::new();
+        let mut queue: Vec<NodeId> = nodes.into_iter().collect();
         while let Some(id) = queue.pop() {
-            if wanted.insert(id) {
+            if all.insert(id) {
                 queue.extend(self.needs(id).into_iter().map(|(need, _)| need));
             }
         }
+        all
+    }
+
+    /// The nodes that the images asked for need, each after what it needs, the order being the same every time.
+    pub fn wanted(&self) -> Vec<NodeId> {
+        let publishes = |id: &&NodeId| self.graph[**id].decl.publishes;
+        let goals = self.goals.iter().filter_map(|image| self.nodes.get(image));
         // Nodes are added after what they need, so the order of the indices is one.
-        wanted.into_iter().collect()
+        self.closure(goals.flat_map(|stages| stages.values().filter(publishes).copied())).into_iter().collect()
     }
 }
 
@@ -158,6 +169,7 @@ pub fn compile(
         images: &images,
         outputs: &outputs,
         declarations,
+        keeps_owners: digests.keeps_owners(),
     };
     for index in 0..images.len() {
         for (stage, decl) in declarations.iter() {
@@ -175,6 +187,7 @@ struct Builder<'a> {
     images: &'a [Arc<Image>],
     outputs: &'a Outputs,
     declarations: &'a Declarations,
+    keeps_owners: bool,
 }
 
 impl Builder<'_> {
@@ -195,6 +208,7 @@ impl Builder<'_> {
         if node.skipped.is_none() {
             self.settings_and_tools(&mut node);
             self.files(index, &mut node, &mut edges)?;
+            self.default_tools(&node, &mut edges)?;
             self.stages(&node, &mut edges);
         }
         let id = match self.identity(&node, &edges) {
@@ -225,11 +239,30 @@ impl Builder<'_> {
             node.image.get(setting).encode(&mut encoder);
             node.inputs.insert(format!("setting/{setting}"), encoder.finish());
         }
+        // Without arguments nothing is added, so that there is one key for all who give none.
+        let arguments = node.image.get(ARGUMENTS);
+        if node.decl.arguments && !arguments.is_empty() {
+            let mut encoder = Encoder::new("mkosi.setting", 1);
+            arguments.encode(&mut encoder);
+            node.inputs.insert(ARGUMENTS.to_owned(), encoder.finish());
+        }
+        if !self.keeps_owners && (node.decl.changes || node.decl.sandbox.root != RootAccess::None) {
+            node.inputs.insert("owners".to_owned(), Encoder::new("mkosi.owners", 1).str("single").finish());
+        }
         for (test, outcome) in node.decl.outcomes(&node.image) {
             let digest = Encoder::new("mkosi.test", 1).number(u64::from(outcome)).finish();
             node.inputs.insert(format!("test/{test}"), digest);
         }
-        for tool in &node.decl.tools {
+        if ToolsTree::of(&node.image) != ToolsTree::Host && node.decl.programs() == Programs::Keyed {
+            // The digest of the whole tree stands for all that is in it.
+            if !node.image.bool(CERTIFICATES) {
+                let mut encoder = Encoder::new("mkosi.setting", 1);
+                node.image.get(CERTIFICATES).encode(&mut encoder);
+                node.inputs.insert(format!("setting/{CERTIFICATES}"), encoder.finish());
+            }
+            return;
+        }
+        for tool in node.decl.named_tools() {
             let digest = self.hashed.tools.get(tool).copied().unwrap_or_else(missing_tool);
             node.inputs.insert(format!("tool/{tool}"), digest);
         }
@@ -246,7 +279,7 @@ impl Builder<'_> {
         edges: &mut BTreeMap<String, (NodeId, String)>,
     ) -> Result<(), PlanError> {
         for input in file_inputs(&node.image, &node.decl) {
-            if let Some(other) = self.outputs.producer(&input.path, own).map(|index| &self.images[index]) {
+            if let Some(other) = self.outputs.producer_of(&input, own).map(|index| &self.images[index]) {
                 let edge = self.output_of(other).ok_or_else(|| PlanError::NoOutput {
                     image: node.image.name.clone(),
                     setting: input.setting.clone(),
@@ -258,7 +291,16 @@ impl Builder<'_> {
                 edges.insert(input.name, edge);
                 continue;
             }
-            if let Some(digest) = self.hashed.paths.get(&(input.path.clone(), input.hidden.clone(), input.owners)) {
+            if input.image.is_some() {
+                return Err(PlanError::Input {
+                    image: node.image.name.clone(),
+                    setting: input.setting,
+                    path: input.path,
+                    message: "the built-in configuration of the default initrd is missing".to_owned(),
+                });
+            }
+            let place = (input.path.clone(), input.hidden.clone(), input.owners);
+            if let Some(digest) = self.hashed.paths.get(&place).filter(|_| input.keyed) {
                 node.inputs.insert(input.name.clone(), *digest);
             }
             node.sources.insert(input.name, Source::Host { path: input.path, hidden: input.hidden });
@@ -266,11 +308,28 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// The edge from the default tools tree to a stage that runs programs of it.
+    fn default_tools(&self, node: &Node, edges: &mut BTreeMap<String, (NodeId, String)>) -> Result<(), PlanError> {
+        if ToolsTree::of(&node.image) != ToolsTree::Default {
+            return Ok(());
+        }
+        let input = match node.decl.programs() {
+            Programs::None => return Ok(()),
+            Programs::Unkeyed => format!("{UNKEYED}/{TOOLS}"),
+            Programs::Keyed => TOOLS.to_owned(),
+        };
+        let tools = self.images.iter().find(|image| image.name == TOOLS_IMAGE);
+        let edge = tools.and_then(|tools| self.output_of(tools));
+        let edge = edge.ok_or_else(|| PlanError::NoToolsTree { image: node.image.name.clone() })?;
+        edges.insert(input, edge);
+        Ok(())
+    }
+
     /// The node and output that another image's file in the output directory comes from.
     fn output_of(&self, image: &Image) -> Option<(NodeId, String)> {
         let format = image.text("Format").unwrap_or("directory");
         if format == "directory" {
-            return self.tree(&image.name, "finalize").map(|id| (id, "tree".to_owned()));
+            return self.tree(&image.name, "kernel").map(|id| (id, "tree".to_owned()));
         }
         let id = *self.plan.nodes.get(&image.name)?.get(format)?;
         (self.plan.graph[id].skipped.is_none()).then(|| (id, "files".to_owned()))

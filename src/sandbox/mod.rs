@@ -23,14 +23,15 @@ mod sys;
 mod tree;
 mod userns;
 mod verb;
+mod warden;
 mod wire;
 
-pub use host::{BIN, EXECUTABLE, HostRoot, PATH, host_root};
+pub use host::{BIN, EXECUTABLE, HostRoot, PATH, SEARCH, Tools, host_root};
 pub use over::tools_arguments;
 pub use probe::probe_overlay;
 pub use run::{Cancel, Error, Exit, Input, Output, set_executable};
 pub use spec::{Mount, Spec};
-pub use userns::{Error as UserNamespaceError, enter_user_namespace};
+pub use userns::{Error as UserNamespaceError, enter_user_namespace, has_single_id};
 
 /// Whether the user who started this program is root, and not only within a user namespace.
 pub fn started_as_root() -> bool {
