@@ -179,6 +179,8 @@ pub struct Settings {
     pub directory: PathBuf,
     /// The names of the outputs.
     pub names: OutputNames,
+    /// `OutputExtension=`, without a dot; may be empty.
+    pub extension: String,
     /// The architecture of the image.
     pub architecture: Architecture,
     /// Whether its packages are Debian's or Ubuntu's.
@@ -284,6 +286,7 @@ impl Settings {
             directory: path("OutputDirectory").unwrap_or_else(|| image.project.clone()),
             names: OutputNames::new(image.text("Output").unwrap_or("image"), &format, compression),
             format,
+            extension: text("OutputExtension").to_owned(),
             architecture,
             apt: matches!(text("Distribution"), "debian" | "ubuntu" | "kali"),
             firmware: match text("Firmware") {
@@ -372,7 +375,14 @@ impl Settings {
 
     /// The image among the outputs.
     pub fn output(&self) -> PathBuf {
-        self.directory.join(self.names.image())
+        let plain = match self.extension.as_str() {
+            "" => self.names.base().to_owned(),
+            extension => self.names.with(extension),
+        };
+        self.directory.join(match self.names.compression().extension() {
+            Some(packed) => format!("{plain}.{packed}"),
+            None => plain,
+        })
     }
 
     /// A file beside the image.

@@ -36,7 +36,7 @@ fn qemu() {
         "--format=disk --console=headless vm",
         "--format=disk --cpus=0 --ram=4G --maxmem=8G --cxl=yes --runtime-network=interface vm",
         "--format=disk --removable=yes --ephemeral=yes vm",
-        "--format=disk --disk-type=nvme vm",
+        "--format=disk --disk-type=nvme --output-extension=img vm",
         "--format=disk --disk-type=scsi-cd --removable=yes vm",
         "--format=disk --drive=a:1G::cache.no-flush=on --drive=b:1G:::a vm -- -device nvme,drive=a",
         "--format=disk --runtime-tree=$D/source --runtime-build-sources=yes vm",

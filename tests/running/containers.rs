@@ -67,9 +67,9 @@ fn a_disk_is_written_to_a_drive() {
     assert!(child.wait().unwrap().success());
     let drive = project.path().join("drive");
     make(4 << 20, &drive);
-    assert!(project.fails(&["burn", "drive"]).text.contains("take a larger one"));
-    std::fs::write(&drive, vec![0xff; 16 << 20]).unwrap();
     let name = drive.to_string_lossy().into_owned();
+    assert!(project.fails(&["burn", &name]).text.contains("take a larger one"));
+    std::fs::write(&drive, vec![0xff; 16 << 20]).unwrap();
     project.done(&["burn", &name]);
     let bytes = std::fs::read(&drive).unwrap();
     assert_eq!(bytes[1 << 20..3 << 20], std::fs::read(&image).unwrap()[1 << 20..3 << 20]);
