@@ -14,6 +14,7 @@ use petgraph::visit::EdgeRef;
 
 use super::decl::ARGUMENTS;
 use super::inputs::{Digests, Hashed, Outputs, by_need, file_inputs, hash_inputs, missing_tool, unmet};
+use super::need::Need;
 use super::{Declarations, PlanError, RootAccess, StageDecl};
 use crate::config::{Image, Origin};
 use crate::store::Slot;
@@ -21,6 +22,9 @@ use crate::types::{Digest, Encoder};
 
 /// What the names of needs that enter no key begin with.
 pub(super) const UNKEYED: &str = "unkeyed";
+
+/// What stands before an image's name in the name of a need of that image.
+pub const DEPENDENCY: &str = "dependency.";
 
 /// A node's place in the graph.
 pub type NodeId = NodeIndex<u32>;
@@ -199,6 +203,7 @@ impl Builder<'_> {
             self.settings_and_tools(&mut node);
             self.files(index, &mut node, &mut edges)?;
             self.stages(&node, &mut edges);
+            self.dependencies(&node, &mut edges);
         }
         let id = match self.identity(&node, &edges) {
             Some(identity) => match self.identities.get(&identity) {
@@ -302,6 +307,19 @@ impl Builder<'_> {
             let id = self.plan.nodes.get(&node.image.name).and_then(|stages| stages.get(&need.stage)).copied();
             if let Some(id) = id.filter(|id| self.plan.graph[*id].skipped.is_none()) {
                 edges.insert(format!("{prefix}/{}", need.name()), (id, need.output.clone()));
+            }
+        }
+    }
+
+    /// What an image needs of those that it depends on, which stand before it.
+    fn dependencies(&self, node: &Node, edges: &mut BTreeMap<String, (NodeId, String)>) {
+        for image in node.image.texts("Dependencies") {
+            let Some(stages) = self.plan.nodes.get(image) else { continue };
+            let part = |need: &&Need| stages.get(&need.stage).is_some_and(|id| self.plan.graph[*id].skipped.is_none());
+            if let Some(need) = node.decl.parsed.dependency_needs.iter().rev().find(part)
+                && let Some(id) = stages.get(&need.stage)
+            {
+                edges.insert(format!("need/{DEPENDENCY}{image}"), (*id, need.output.clone()));
             }
         }
     }
