@@ -92,13 +92,14 @@ pub fn choose_backend(store: &Store) {
 
 /// A failed run in words: which node, why, the last lines that it printed, and where the rest is.
 fn failed(error: ExecError, debug: bool) -> anyhow::Error {
-    let ExecError::Node { tail, log, image, stage, left, .. } = &error else { return error.into() };
+    let ExecError::Node { node, tail, log, left, .. } = &error else { return error.into() };
     let mut text = error.to_string();
     if !debug && !tail.is_empty() {
         let lines: String = tail.iter().map(|line| format!("  | {line}\n")).collect();
         text.push_str(&format!("\n{lines}  whole output: {}", log.display()));
     }
     if *left {
+        let (image, stage) = node.split_once('/').unwrap_or(("main", node));
         let image = if image == "main" { String::new() } else { format!(" {image}") };
         text.push_str(&format!("\n  to look into what it left: mkosi shell --at {stage}{image}"));
     }

@@ -107,7 +107,7 @@ pub fn outside() -> BTreeMap<String, String> {
 /// What stands after `--` goes to build scripts. A look at the graph is one at what a build with these would do.
 fn take_arguments(image: &mut Image, invocation: &Invocation) {
     if matches!(invocation.verb, Verb::Build | Verb::Graph) && !invocation.arguments.is_empty() {
-        let value = Value::List(invocation.arguments.iter().map(|argument| Value::text(argument)).collect());
+        let value = Value::List(invocation.arguments.iter().map(Value::text).collect());
         image.values.insert(plan::ARGUMENTS, Sourced { value, origin: Origin::Default });
     }
 }

@@ -141,8 +141,6 @@ impl Job<'_> {
             StageError::Cancelled => ExecError::Cancelled,
             error => ExecError::Node {
                 node: self.node.name(),
-                image: self.node.image.name.clone(),
-                stage: self.node.stage.clone(),
                 left: self.store.failed(&self.node.slot()).ok().flatten().is_some(),
                 error: Box::new(if self.node.decl.publishes { error } else { self.with_cause(error, &log.tail) }),
                 tail: std::mem::take(&mut log.tail).into(),

@@ -16,6 +16,7 @@ use super::decl::ARGUMENTS;
 use super::inputs::{
     Digests, Hashed, Outputs, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, file_inputs, hash_inputs, missing_tool, unmet,
 };
+use super::need::Need;
 use super::{Declarations, PlanError, Programs, RootAccess, StageDecl};
 use crate::config::{Image, Origin};
 use crate::store::Slot;
@@ -26,6 +27,9 @@ pub(super) const UNKEYED: &str = "unkeyed";
 
 /// The setting that says whose certificates a tools tree is shown with.
 const CERTIFICATES: &str = "ToolsTreeCertificates";
+
+/// What stands before an image's name in the name of a need of that image.
+pub const DEPENDENCY: &str = "dependency.";
 
 /// A node's place in the graph.
 pub type NodeId = NodeIndex<u32>;
@@ -210,6 +214,7 @@ impl Builder<'_> {
             self.files(index, &mut node, &mut edges)?;
             self.default_tools(&node, &mut edges)?;
             self.stages(&node, &mut edges);
+            self.dependencies(&node, &mut edges);
         }
         let id = match self.identity(&node, &edges) {
             Some(identity) => match self.identities.get(&identity) {
@@ -348,6 +353,19 @@ impl Builder<'_> {
             let id = self.plan.nodes.get(&node.image.name).and_then(|stages| stages.get(&need.stage)).copied();
             if let Some(id) = id.filter(|id| self.plan.graph[*id].skipped.is_none()) {
                 edges.insert(format!("{prefix}/{}", need.name()), (id, need.output.clone()));
+            }
+        }
+    }
+
+    /// What an image needs of those that it depends on, which stand before it.
+    fn dependencies(&self, node: &Node, edges: &mut BTreeMap<String, (NodeId, String)>) {
+        for image in node.image.texts("Dependencies") {
+            let Some(stages) = self.plan.nodes.get(image) else { continue };
+            let part = |need: &&Need| stages.get(&need.stage).is_some_and(|id| self.plan.graph[*id].skipped.is_none());
+            if let Some(need) = node.decl.parsed.dependency_needs.iter().rev().find(part)
+                && let Some(id) = stages.get(&need.stage)
+            {
+                edges.insert(format!("need/{DEPENDENCY}{image}"), (*id, need.output.clone()));
             }
         }
     }

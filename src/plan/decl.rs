@@ -122,6 +122,9 @@ pub struct StageDecl {
     /// Outputs of other stages that change how it works, never what it makes: no part of the key.
     #[serde(default)]
     pub unkeyed_needs: Vec<String>,
+    /// Outputs of stages of each image in `Dependencies=`: the last of them whose stage is part of that image.
+    #[serde(default)]
+    pub dependency_needs: Vec<String>,
     /// The settings that it may ask for.
     #[serde(default)]
     pub settings: Vec<String>,

@@ -81,6 +81,7 @@ pub fn input_in_words(name: &str) -> String {
             Err(_) => format!("what `{setting}=` names"),
         },
         (Some("need"), Some(need), None, None) => match need.split_once('.') {
+            Some(("dependency", image)) => format!("what the image {image} has in $PACKAGEDIR"),
             Some((stage, "tree")) => format!("the tree of `{stage}`"),
             Some((stage, output)) => format!("`{stage}`'s {output}"),
             None => format!("the tree of `{need}`"),

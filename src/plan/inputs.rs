@@ -85,8 +85,15 @@ pub(super) fn by_need(declarations: &Declarations, images: &[Image]) -> Result<V
     for (index, image) in images.iter().enumerate() {
         graph.add_node(index);
         // A path in a setting that no stage reads (`RuntimeTrees=%O/other`) needs nothing of the other image.
-        let stages = declarations.iter().filter(|(_, decl)| unmet(image, decl).is_none());
-        for input in stages.flat_map(|(_, decl)| file_inputs(image, decl)) {
+        let stages = || declarations.iter().filter(|(_, decl)| unmet(image, decl).is_none());
+        if stages().any(|(_, decl)| !decl.dependency_needs.is_empty()) {
+            for name in image.texts("Dependencies") {
+                if let Some(other) = images.iter().position(|other| other.name == name).filter(|at| *at != index) {
+                    graph.add_edge(other, index, ());
+                }
+            }
+        }
+        for input in stages().flat_map(|(_, decl)| file_inputs(image, decl)) {
             if let Some(other) = outputs.around(&input.path, index).filter(|_| input.image.is_none()) {
                 return Err(PlanError::InsideOutput {
                     image: image.name.clone(),

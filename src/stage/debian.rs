@@ -148,6 +148,13 @@ fn local_packages(cx: &Context<'_>, settings: &[&str]) -> Result<Vec<PathBuf>, S
             Source::Image(_) => {}
         }
     }
+    for (_, artifact) in
+        cx.needs.range("dependency.".to_owned()..).take_while(|(name, _)| name.starts_with("dependency."))
+    {
+        if let Artifact::Tree { layers: digests } = artifact {
+            found.extend(layers(digests)?);
+        }
+    }
     if let Some(Artifact::Tree { layers: digests }) = super::script::latest(&cx.needs, "packages") {
         found.extend(layers(digests)?);
     }

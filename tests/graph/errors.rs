@@ -149,6 +149,27 @@ fn needs_fall_through_skipped_stages() {
 }
 
 #[test]
+fn packages_of_other_images_are_needed_where_volatile_packages_are() {
+    let image = |rest: &str| format!("[Output]\nFormat=directory\n{rest}");
+    let project = Project::new(&[
+        ("mkosi.conf", "[Output]\nFormat=none\nOutputDirectory=out\n[Distribution]\nDistribution=debian\n"),
+        ("mkosi.images/a.conf", &image("[Config]\nDependencies=z\n[Content]\nVolatilePackages=own\n")),
+        ("mkosi.images/b.conf", &image("[Config]\nDependencies=z\n")),
+        ("mkosi.images/z/mkosi.conf", &image("")),
+        ("mkosi.images/z/mkosi.build", ""),
+        ("mkosi.images/z/mkosi.prepare", ""),
+    ]);
+    let plan = project.compile(&project.images());
+    let need = |image: &str| {
+        let found = edges(&plan, image, "resolve-volatile").into_iter();
+        found.filter(|edge| edge.0.starts_with("need/dependency.")).collect::<Vec<_>>()
+    };
+    let edge = need("a").pop().unwrap();
+    assert_eq!((edge.0.as_str(), edge.1.as_str()), ("need/dependency.z", "z/build"));
+    assert!(need("b").is_empty());
+}
+
+#[test]
 fn a_custom_distribution_needs_no_packages() {
     let project = Project::new(&[
         ("mkosi.conf", "[Distribution]\nDistribution=custom\n[Output]\nFormat=directory\n[Content]\nBaseTrees=lower\n"),
