@@ -3,8 +3,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::Options;
-use super::node::{Job, Made};
+use super::node::Job;
+use super::{Options, Shared};
 use crate::plan::{self, NodeId, Plan};
 use crate::sandbox::{Cancel, Exit};
 use crate::stage::{Left, Outputs, StageError, shell};
@@ -93,14 +93,26 @@ pub fn look(
     if known.old {
         say("The configuration or its files have changed since: this is what the last build made.");
     }
-    let (options, cancel, made) = (Options::default(), Cancel::default(), Made::default());
-    let job =
-        Job { store, options: &options, observer: &(), cancel: &cancel, id, node, needs, forced: None, made: &made };
+    let (options, cancel, shared) = (Options::default(), Cancel::default(), Shared::default());
+    let (made, observer) = (&shared.made, &());
+    let job = Job {
+        store,
+        options: &options,
+        observer,
+        cancel: &cancel,
+        id,
+        node,
+        needs,
+        forced: None,
+        shared: &shared,
+        made,
+    };
     let view = job.view();
     let work = store.work_dir("shell")?;
     let layers = layers.iter().map(|digest| store.need_layer(digest)).collect::<Result<Vec<_>, _>>()?;
     let mut log = std::io::sink();
-    let mut context = job.context(&view, &work, layers, &mut log);
+    let tools = job.tools()?;
+    let mut context = job.context(&view, &work, &tools, layers, &mut log);
     let left = failed.as_ref().map(|failed: &Failed| Left(failed.dir.clone()));
     Ok(shell(&mut context, left.as_ref(), command)?)
 }

@@ -217,7 +217,7 @@ impl Job<'_> {
             }
             _ => Vec::new(),
         };
-        let mut context = self.context(&view, &work, layers, log);
+        let mut context = self.context(&view, &work, &tools, layers, log);
         let outputs = code(&mut context);
         let opened = context.opened.take();
         let outputs = match outputs {
@@ -243,6 +243,7 @@ impl Job<'_> {
         &'c self,
         view: &'c View,
         work: &'c WorkDir,
+        tools: &'c stage::Tools,
         layers: Vec<Layer>,
         log: &'c mut (dyn Write + Send),
     ) -> Context<'c> {
@@ -253,7 +254,7 @@ impl Job<'_> {
             sources: self.sources(),
             layers,
             profile: profile(self.node),
-            tools: &tools,
+            tools,
             store: self.store,
             work,
             cached: self.built_before(),

@@ -17,9 +17,7 @@ mod unclaimed;
 
 pub use compile::{Edge, Node, NodeId, Plan, Source, compile};
 pub use condition::Condition;
-pub use decl::{
-    ARGUMENTS, Declarations, Network, Pool, Programs, RootAccess, SandboxProfile, Sources, StageDecl,
-};
+pub use decl::{ARGUMENTS, Declarations, Network, Pool, Programs, RootAccess, SandboxProfile, Sources, StageDecl};
 pub use error::PlanError;
 pub use explain::{Change, Reason, explain, input_in_words};
 pub use inputs::{Digests, ToolsTree};

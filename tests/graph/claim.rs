@@ -48,7 +48,11 @@ fn every_setting_has_a_place() {
         let target = table::find(setting.stores).unwrap();
         let placed = [!target.affects_output, claimed.contains(target.name), listed.contains(target.name)];
         let without_stage = WITHOUT_STAGE.iter().any(|(name, _)| *name == target.name);
-        assert!(placed.contains(&true) || without_stage || target.scope == table::Scope::Tools, "{} has no place", setting.name);
+        assert!(
+            placed.contains(&true) || without_stage || target.scope == table::Scope::Tools,
+            "{} has no place",
+            setting.name
+        );
         assert!(!(without_stage && claimed.contains(target.name)), "{} needs a stage after all", setting.name);
     }
 }
