@@ -11,6 +11,7 @@ pub mod exec;
 pub mod output;
 pub mod plan;
 pub mod rootfs;
+pub mod run;
 pub mod sandbox;
 pub mod stage;
 pub mod store;

@@ -11,6 +11,7 @@ const LAYERS: &[&[&str]] = &[
     &["stage"],
     &["plan"],
     &["exec"],
+    &["run"],
     &["cli"],
 ];
 

@@ -14,6 +14,8 @@ mod damage;
 mod forced;
 #[path = "build/images.rs"]
 mod images;
+#[path = "build/local.rs"]
+mod local;
 #[path = "build/mirror.rs"]
 mod mirror;
 #[path = "build/outputs.rs"]

@@ -6,6 +6,7 @@
 
 mod apt;
 mod clean;
+mod configuration;
 mod database;
 pub mod deb;
 pub mod deb822;
@@ -14,6 +15,7 @@ mod error;
 mod extract;
 mod host;
 mod install;
+mod local;
 mod order;
 mod resolve;
 mod sources;
@@ -30,10 +32,12 @@ use crate::sandbox::{Cancel, Tools};
 use crate::types::Architecture;
 
 pub use clean::{Installed, installed};
-pub use download::{download, pool_path};
+pub use configuration::{Configuration, Tree};
+pub use download::{download, is_in_pool, pool_path};
 pub use error::Error;
 pub use host::Host;
 pub use install::{InstallOptions, install, install_base, remove};
+pub use local::{Local, is_local, local_preferences};
 pub use resolve::{Request, Resolution, prepare_cache, resolve};
 pub use sources::{KEYRINGS, Repositories, Settings, Source};
 pub use sync::{SyncInfo, sync};

@@ -12,10 +12,11 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
+use super::decl::ARGUMENTS;
 use super::inputs::{
     Digests, Hashed, Outputs, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, file_inputs, hash_inputs, missing_tool, unmet,
 };
-use super::{Declarations, PlanError, Programs, StageDecl};
+use super::{Declarations, PlanError, Programs, RootAccess, StageDecl};
 use crate::config::{Image, Origin};
 use crate::store::Slot;
 use crate::types::{Digest, Encoder};
@@ -168,6 +169,7 @@ pub fn compile(
         images: &images,
         outputs: &outputs,
         declarations,
+        keeps_owners: digests.keeps_owners(),
     };
     for index in 0..images.len() {
         for (stage, decl) in declarations.iter() {
@@ -185,6 +187,7 @@ struct Builder<'a> {
     images: &'a [Arc<Image>],
     outputs: &'a Outputs,
     declarations: &'a Declarations,
+    keeps_owners: bool,
 }
 
 impl Builder<'_> {
@@ -236,13 +239,23 @@ impl Builder<'_> {
             node.image.get(setting).encode(&mut encoder);
             node.inputs.insert(format!("setting/{setting}"), encoder.finish());
         }
+        // Without arguments nothing is added, so that there is one key for all who give none.
+        let arguments = node.image.get(ARGUMENTS);
+        if node.decl.arguments && !arguments.is_empty() {
+            let mut encoder = Encoder::new("mkosi.setting", 1);
+            arguments.encode(&mut encoder);
+            node.inputs.insert(ARGUMENTS.to_owned(), encoder.finish());
+        }
+        if !self.keeps_owners && (node.decl.changes || node.decl.sandbox.root != RootAccess::None) {
+            node.inputs.insert("owners".to_owned(), Encoder::new("mkosi.owners", 1).str("single").finish());
+        }
         for (test, outcome) in node.decl.outcomes(&node.image) {
             let digest = Encoder::new("mkosi.test", 1).number(u64::from(outcome)).finish();
             node.inputs.insert(format!("test/{test}"), digest);
         }
-        if ToolsTree::of(&node.image) != ToolsTree::Host {
+        if ToolsTree::of(&node.image) != ToolsTree::Host && node.decl.programs() == Programs::Keyed {
             // The digest of the whole tree stands for all that is in it.
-            if node.decl.programs() == Programs::Keyed {
+            if !node.image.bool(CERTIFICATES) {
                 let mut encoder = Encoder::new("mkosi.setting", 1);
                 node.image.get(CERTIFICATES).encode(&mut encoder);
                 node.inputs.insert(format!("setting/{CERTIFICATES}"), encoder.finish());

@@ -34,6 +34,11 @@ pub trait Digests: Sync {
     /// # Errors
     /// Why it can't be read.
     fn tool(&self, name: &str) -> Result<Option<Digest>, String>;
+
+    /// Whether files keep their owners in what is built. Without, everything belongs to root, and a tree is another one.
+    fn keeps_owners(&self) -> bool {
+        true
+    }
 }
 
 /// The digest that stands for a program that the host does not have.
@@ -287,8 +292,8 @@ pub(super) fn hash_inputs(
             }
             if ToolsTree::of(image) == ToolsTree::Host {
                 tools.extend(decl.named_tools());
-                host.extend(decl.host_files.iter().map(String::as_str));
             }
+            host.extend(decl.host_files.iter().map(String::as_str));
             for input in file_inputs(image, decl).into_iter().filter(|input| input.keyed) {
                 if input.image.is_none() && outputs.producer(&input.path, own).is_none() {
                     let place = (input.path, input.hidden, input.owners);

@@ -29,6 +29,11 @@ impl Need {
         Ok(Self { stage: need.to_owned(), output: output.to_owned(), condition })
     }
 
+    /// The tree of a stage.
+    pub(super) fn tree(stage: &str) -> Self {
+        Self { stage: stage.to_owned(), output: "tree".to_owned(), condition: None }
+    }
+
     /// Whether an image's stage has this need.
     pub fn holds(&self, image: &Image) -> bool {
         self.condition.as_ref().is_none_or(|condition| condition.holds(image))

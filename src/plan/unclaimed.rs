@@ -7,11 +7,16 @@ use super::{Declarations, PlanError};
 use crate::config::table::{self, Default, Kind, SETTINGS, Scope, Setting};
 use crate::config::{Image, Origin, Value};
 
-/// Settings that have done all they do once it is known which images are built, and after which.
-const CHOOSES_IMAGES: &[&str] = &["Dependencies"];
-
-/// Settings that have become those of the default initrd, which is an image of its own.
-const OF_THE_INITRD: &[&str] = &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages"];
+/// Settings that no stage needs to know, and why.
+pub const WITHOUT_STAGE: &[(&str, &str)] = &[
+    ("ConfigureScripts", "they run before the graph is made, and what they change stands in other settings"),
+    ("Dependencies", "it is known which images are built, and after which, before the graph is made"),
+    ("EnvironmentFiles", "what they say is in Environment= before the graph is made"),
+    ("InitrdPackages", "it has become a setting of the default initrd, an image of its own"),
+    ("InitrdProfiles", "it has become a setting of the default initrd, an image of its own"),
+    ("InitrdVolatilePackages", "it has become a setting of the default initrd, an image of its own"),
+    ("RepositoryKeyFetch", "Debian and Ubuntu have their keys in packages; it is for distributions that are not built"),
+];
 
 /// Settings that ask for a package manager.
 const NEEDS_PACKAGES: &[&str] = &["Packages", "VolatilePackages", "BuildPackages", "RemovePackages"];
@@ -32,8 +37,7 @@ pub fn unclaimed(declarations: &Declarations) -> Vec<&'static Setting> {
         setting.affects_output
             && setting.stores == setting.name
             && !claimed.contains(setting.name)
-            && !CHOOSES_IMAGES.contains(&setting.name)
-            && !OF_THE_INITRD.contains(&setting.name)
+            && !WITHOUT_STAGE.iter().any(|(name, _)| *name == setting.name)
             // These are settings of another image, the default tools tree, under a name of their own.
             && setting.scope != Scope::Tools
     };
@@ -177,7 +181,7 @@ mod tests {
             ("SELinuxRelabel", Value::text("disabled"), at(3)),
             ("Bootloader", Value::text("systemd-boot"), at(4)),
             ("SplitArtifacts", Value::List(["uki", "kernel", "initrd"].map(Value::text).into()), at(5)),
-            ("SandboxTrees", Value::List(vec![Value::text("x")]), Origin::DefaultPath("/p/x".into())),
+            ("OpenPGPTool", Value::text("sq"), Origin::DefaultPath("/p/x".into())),
             ("VerityKey", Value::Path(PathBuf::from("/p/mkosi.key")), Origin::DefaultPath("/p/mkosi.key".into())),
             ("Dependencies", Value::List(vec![Value::text("base")]), at(6)),
             ("RAM", Value::Number(1), at(7)),
@@ -185,7 +189,7 @@ mod tests {
         ]);
         let mut told = unsupported(&image, &declarations());
         told.sort_by_key(|(name, _)| *name);
-        assert_eq!(told, [("SandboxTrees", Origin::DefaultPath("/p/x".into())), ("Sign", at(2))]);
+        assert_eq!(told, [("OpenPGPTool", Origin::DefaultPath("/p/x".into())), ("Sign", at(2))]);
     }
 
     #[test]

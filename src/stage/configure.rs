@@ -19,7 +19,6 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     os_release(cx, &mut steps);
     initrd(cx, &mut steps);
     ssh(cx, &mut steps);
-    verity_certificate(cx, &mut steps)?;
     mount_points(cx, &mut steps);
     if cx.merged().lookup(b"usr/lib/systemd").is_some() {
         systemd(cx, &mut steps);
@@ -141,23 +140,6 @@ RuntimeDirectoryPreserve=yes
 # The server's status when a client goes.
 SuccessExitStatus=255
 ";
-
-/// The certificate that systemd checks signed root hashes with, where it looks for such ones.
-fn verity_certificate(cx: &Context<'_>, steps: &mut Vec<Step>) -> Result<(), StageError> {
-    // One that a provider has can't be copied, and a portable image brings its own signature.
-    let source = cx.view.get("VerityCertificateSource").field("type").and_then(Value::as_text).unwrap_or("file");
-    if source != "file" || cx.view.test("Format=portable") {
-        return Ok(());
-    }
-    for (_, source) in cx.sources_of("VerityCertificate") {
-        let Some(path) = Context::host_path(source) else { continue };
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let contents = std::fs::read(path).map_err(StageError::io("read", path))?;
-        // No other suffix is looked at.
-        steps.push(Step::Write { path: format!("usr/lib/verity.d/{name}.crt"), contents, mode: 0o644, keep: false });
-    }
-    Ok(())
-}
 
 /// Files of a portable service that the host's are mounted on.
 fn mount_points(cx: &Context<'_>, steps: &mut Vec<Step>) {

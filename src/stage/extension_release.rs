@@ -22,7 +22,7 @@ const MOUNT_POINTS: [(&str, u32); 7] = [
 /// Writes the files.
 pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let merged = cx.merged();
-    let variables = super::script::variables(cx)?;
+    let variables = super::script::variables(cx);
     let steps = match cx.view.text("Format") {
         Some("portable") => portable(&merged, &variables),
         format => vec![extension(cx, format.unwrap_or_default(), &merged, &variables)?],

@@ -1,4 +1,4 @@
-//! Build results and `ExtraTrees=` on the image's tree.
+//! Build results and `ExtraTrees=` on the image's tree, and `SandboxTrees=`, which make a tree of their own.
 
 use super::apply::{Step, apply};
 use super::{Context, Outputs, Source, StageError};
@@ -18,6 +18,17 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         steps.push(Step::Copy { from: "/work/dest".into(), to: "/".to_owned(), owners: true, epoch: None });
     }
     add_trees(cx, "ExtraTrees", &mut spec.mounts, &mut steps)?;
+    apply(cx, spec, &steps)?;
+    cx.close_tree(tree)
+}
+
+/// Puts the sandbox trees over each other: a tree of their own, which lies over the tools.
+pub fn sandbox_trees(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let tree = cx.open_tree()?;
+    let mut spec = cx.spec(&[]);
+    spec.mounts.push(cx.tree_mount(&tree));
+    let mut steps = Vec::new();
+    add_trees(cx, "SandboxTrees", &mut spec.mounts, &mut steps)?;
     apply(cx, spec, &steps)?;
     cx.close_tree(tree)
 }

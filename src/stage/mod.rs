@@ -19,12 +19,14 @@ mod output;
 pub mod publish;
 mod remove;
 pub mod script;
+mod shell;
 mod tools;
 
 use std::collections::BTreeMap;
 
 pub use context::{Context, Profile, Root, Source, Tree};
 pub use error::StageError;
+pub use shell::{Left, shell};
 pub use tools::{Tools, find_tool};
 
 use crate::store::Artifact;
@@ -37,6 +39,7 @@ pub type StageFn = fn(&mut Context<'_>) -> Result<Outputs, StageError>;
 
 /// Every stage's code by the name of its declaration. A test holds the two lists equal.
 pub const STAGES: &[(&str, StageFn)] = &[
+    ("sandbox-trees", extra::sandbox_trees),
     ("sync-scripts", script::sync),
     ("sync", debian::sync),
     ("resolve", debian::resolve),
@@ -46,6 +49,9 @@ pub const STAGES: &[(&str, StageFn)] = &[
     ("prepare", script::prepare),
     ("hwdb", hwdb::run),
     ("build-packages", debian::build_packages),
+    ("resolve-volatile", debian::resolve_volatile),
+    ("download-volatile", debian::download_volatile),
+    ("volatile-packages", debian::volatile_packages),
     ("prepare-build", script::prepare_build),
     ("build", script::build),
     ("extra", extra::run),

@@ -85,6 +85,7 @@ impl Store {
                 forgotten += 1;
             }
         }
+        self.forget_failed_of(project)?;
         Ok(forgotten)
     }
 

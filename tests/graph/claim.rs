@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mkosi::config::table::{self, Item, Kind, SETTINGS};
 use mkosi::config::{Image, Origin, Sourced, Value};
-use mkosi::plan::{Declarations, unclaimed, unsupported};
+use mkosi::plan::{Declarations, WITHOUT_STAGE, unclaimed, unsupported};
 
 use super::support::declarations;
 
@@ -12,17 +12,10 @@ use super::support::declarations;
 /// with the stage that claims it.
 const NOT_YET: &[(&str, &[&str])] = &[
     ("OCI images", &["OciAnnotations", "OciLabels"]),
-    ("signatures and verity", &["Key", "OpenPGPTool", "Sign"]),
-    ("package directories", &["VolatilePackageDirectories"]),
-    ("other distributions", &["RepositoryKeyFetch"]),
-    ("scripts around the build", &["ConfigureScripts"]),
+    ("signatures", &["Key", "OpenPGPTool", "Sign"]),
     ("SELinux", &["SELinuxRelabel"]),
     ("foreign user ids", &["ForeignUIDRange"]),
-    ("what tools see", &["SandboxTrees"]),
 ];
-
-/// Settings that are done with when the images are known.
-const DERIVED: &[&str] = &["Dependencies", "InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages"];
 
 /// Settings that change no output although a stage's key has them, and why.
 const KEYED_ALL_THE_SAME: &[(&str, &str)] = &[("BuildDirectory", "whether there is one decides what scripts can find")];
@@ -54,8 +47,13 @@ fn every_setting_has_a_place() {
         // A second spelling of another setting has no value of its own.
         let target = table::find(setting.stores).unwrap();
         let placed = [!target.affects_output, claimed.contains(target.name), listed.contains(target.name)];
-        let of_other_images = DERIVED.contains(&target.name) || target.scope == table::Scope::Tools;
-        assert!(placed.contains(&true) || of_other_images, "{} has no place", setting.name);
+        let without_stage = WITHOUT_STAGE.iter().any(|(name, _)| *name == target.name);
+        assert!(
+            placed.contains(&true) || without_stage || target.scope == table::Scope::Tools,
+            "{} has no place",
+            setting.name
+        );
+        assert!(!(without_stage && claimed.contains(target.name)), "{} needs a stage after all", setting.name);
     }
 }
 

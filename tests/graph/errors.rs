@@ -143,7 +143,8 @@ fn needs_fall_through_skipped_stages() {
     let plan = rich.compile(&rich.images());
     let need = |stage: &str, input: &str| edges(&plan, "main", stage).into_iter().find(|edge| edge.0 == input);
     assert_eq!(need("build", "tree").unwrap().1, "main/prepare-build");
-    assert_eq!(need("extra", "tree").unwrap().1, "main/hwdb");
+    assert_eq!(need("volatile-packages", "tree").unwrap().1, "main/hwdb");
+    assert_eq!(need("extra", "tree").unwrap().1, "main/volatile-packages");
     assert_eq!(need("extra", "need/build.dest").unwrap().1, "main/build");
 }
 

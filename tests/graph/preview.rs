@@ -45,7 +45,7 @@ impl Memory {
     /// Runs everything that is not there yet. `same` names stages that give the outputs of their last run again.
     fn run(&mut self, plan: &Plan, same: &[&str]) {
         let mut made: BTreeMap<NodeId, BTreeMap<String, Artifact>> = BTreeMap::new();
-        for id in plan.ahead().into_iter().chain(plan.wanted()) {
+        for id in plan.closure(plan.ahead()).into_iter().chain(plan.wanted()) {
             let node = &plan.graph[id];
             let needs: BTreeMap<String, Artifact> = plan
                 .needs(id)
@@ -165,6 +165,7 @@ fn a_changed_setting_runs_what_sees_it_and_may_run_what_stands_above() {
     assert_eq!(words["configure"], "run: `Hostname=` changed");
     assert_eq!(words["bootloader"], "may run: needs `configure`, which runs");
     assert_eq!(words["modules"], "may run: needs `bootloader`, which runs");
+    assert_eq!(words["remove-packages"], "may run: needs `modules`, which runs");
     assert_eq!(words["finalize"], "may run: needs `remove`, which runs");
     assert_eq!(words["tar"], "may run: needs `kernel`, which runs");
 }

@@ -181,7 +181,7 @@ pub fn rich_of(format: &str) -> Project {
              OutputDirectory=out\n\
              [Content]\nPackages=bash\nVolatilePackages=curl\nBuildPackages=gcc\nBaseTrees=lower\n\
              RemovePackages=perl-base\nRemoveFiles=/usr/share/man\nCleanPackageMetadata=yes\nSourceDateEpoch=1\n\
-             Locale=C.UTF-8\nHostname=rich\nPackageDirectories=debs\n\
+             Locale=C.UTF-8\nHostname=rich\nPackageDirectories=debs\nVolatilePackageDirectories=vdebs\n\
              Initrds=own.initrd\n\
              [Validation]\nChecksum=yes\nSecureBootKey=boot.key\nSecureBootCertificate=boot.crt\n\
              SignExpectedPcrKey=pcr.key\nSignExpectedPcrCertificate=pcr.crt\n\
@@ -195,10 +195,12 @@ pub fn rich_of(format: &str) -> Project {
         ("boot.crt", ""),
         ("pcr.key", ""),
         ("pcr.crt", ""),
+        ("vdebs/", ""),
         ("mkosi.env", ""),
         ("mkosi.crt", ""),
         ("mkosi.sync", ""),
         ("mkosi.postoutput", ""),
+        ("mkosi.sandbox/", ""),
         ("mkosi.skeleton/", ""),
         ("mkosi.extra/", ""),
         ("mkosi.prepare", ""),

@@ -65,8 +65,8 @@ fn the_default_tools_tree_is_an_edge_to_the_last_tree_of_its_image() {
     // Its own stages run the host's programs, and nobody publishes it.
     let wanted: BTreeSet<String> = plan.wanted().into_iter().map(|id| plan.graph[id].name()).collect();
     assert!(wanted.contains("tools/remove") && !wanted.contains("tools/publish"), "{wanted:?}");
-    let sync = &plan.graph[plan.nodes["tools"]["sync"]];
-    assert!(sync.inputs.contains_key("tool/apt-get") && !sync.images.contains("main"));
+    let resolve = &plan.graph[plan.nodes["tools"]["resolve"]];
+    assert!(resolve.inputs.contains_key("tool/apt-get") && !resolve.images.contains("main"));
 }
 
 #[test]

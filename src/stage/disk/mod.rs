@@ -264,7 +264,7 @@ fn command(cx: &Context<'_>, pass: &Pass<'_>) -> Result<Spec, StageError> {
 
 /// The user's variables, then those that make equal bytes of equal inputs.
 fn environment(cx: &Context<'_>, pass: &Pass<'_>, spec: &mut Spec) -> Result<(), StageError> {
-    for (name, value) in super::script::variables(cx)? {
+    for (name, value) in super::script::variables(cx) {
         spec.env.entry(name).or_insert(value);
     }
     spec.env.insert("SOURCE_DATE_EPOCH".to_owned(), pass.epoch.to_string());
