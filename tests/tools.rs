@@ -2,7 +2,6 @@
 //!
 //! Needs root, apt, and programs of systemd. The default tools tree is built once and kept below `target/`.
 
-#[allow(dead_code, reason = "what the tests of whole builds need besides")]
 mod support;
 
 use std::collections::BTreeSet;
