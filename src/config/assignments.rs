@@ -65,13 +65,13 @@ impl Context<'_> {
     fn assignment(&mut self, file: &File, directory: &Path, section: &str, key: &Line, lines: &[Line]) {
         let written = key.text.as_str();
         let name = written.strip_prefix('@').unwrap_or(written);
-        let place = file.place(key, written.chars().count());
+        let place = || file.place(key, written.chars().count());
         if name != written && self.shared.first_use("@") {
             let message = format!("`@` before a setting has no meaning any more: write `{name}=`");
-            self.report(Diagnostic::warning(message).at(place.clone()));
+            self.report(Diagnostic::warning(message).at(place()));
         }
         let Some(setting) = table::find(name) else {
-            let warning = Diagnostic::warning(format!("there is no setting `{name}`; it is left out")).at(place);
+            let warning = Diagnostic::warning(format!("there is no setting `{name}`; it is left out")).at(place());
             return self.report(match removed::advice(name) {
                 Some(advice) => warning.hint(advice),
                 None => warning.nearest(nearest(name, table::names())),
@@ -79,7 +79,7 @@ impl Context<'_> {
         };
         if self.prohibits(setting) {
             return self.report(
-                Diagnostic::error(format!("`{name}` can't be set for the image `{}`", self.image)).at(place).hint(
+                Diagnostic::error(format!("`{name}` can't be set for the image `{}`", self.image)).at(place()).hint(
                     if self.image == "tools" {
                         "set it in mkosi.conf, or with its ToolsTree form"
                     } else {
@@ -90,15 +90,17 @@ impl Context<'_> {
         }
         if section != setting.section {
             let message = format!("`{name}` belongs in [{}], not in [{section}]", setting.section);
-            self.report(Diagnostic::warning(message).at(place));
+            self.report(Diagnostic::warning(message).at(place()));
         }
         if name != setting.name {
             self.old_name(file, key, setting.name);
         }
         self.warn_of_indentation(file, key, setting, lines);
         let text = self.expand(&value(lines), file, directory, key, lines);
-        let old = self.config.get(setting.stores).and_then(|slot| slot.value.clone());
-        let result = self.reader(directory).read(setting.kind, &text, old.as_ref());
+        // What stands there already is lost where the text is refused; the configuration can't be used then anyway.
+        let old = self.take(setting);
+        let known = old.as_ref().map_or(0, |old| old.items().len());
+        let result = self.reader(directory).add(setting.kind, &text, old);
         for note in self.shared.notes.take() {
             let mut warning = refused(file, key, lines, setting.name, note);
             warning.severity = Severity::Warning;
@@ -106,7 +108,6 @@ impl Context<'_> {
         }
         match result {
             Ok(value) => {
-                let known = old.as_ref().map_or(0, |old| old.items().len());
                 let added: Vec<Value> = match (&value, setting.name) {
                     (Some(value), "Include") => value.items().iter().skip(known).cloned().collect(),
                     _ => Vec::new(),

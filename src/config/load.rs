@@ -179,7 +179,7 @@ impl Loader<'_> {
             };
             let reader = Reader { keep_removals: true, ..main.reader(&option.directory) };
             let old = main.cli.get(setting.stores).and_then(|slot| slot.value.clone());
-            let result = reader.read(setting.kind, &option.text, old.as_ref());
+            let result = reader.add(setting.kind, &option.text, old);
             for note in self.shared.notes.take() {
                 let message = format!("{}: {}", option.option, note.message);
                 self.shared.report(with_details(Diagnostic::warning(message), note));
