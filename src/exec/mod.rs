@@ -17,6 +17,8 @@ pub use lookup::StoreLookup;
 pub use observer::{Event, Observer, Outcome};
 pub use scheduler::{Options, Summary, execute};
 
+use std::collections::BTreeMap;
+
 /// What a run ignores of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Force {
@@ -24,6 +26,8 @@ pub struct Force {
     pub all: Option<String>,
     /// Why volatile nodes run again (`--refresh`, `mkosi update`).
     pub volatile: Option<String>,
+    /// Stages that run again, with the reason in words (`--rerun-build-scripts`).
+    pub stages: BTreeMap<&'static str, String>,
     /// Whether an output that is not ours is replaced (`-f`).
     pub outputs: bool,
 }
@@ -45,13 +49,12 @@ impl Force {
         if node.fresh {
             return Some("`Incremental=no` is set".to_owned());
         }
-        self.all.clone()
+        self.stages.get(&*node.stage).or(self.all.as_ref()).cloned()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};
 
     use super::*;
@@ -86,10 +89,12 @@ mod tests {
     #[test]
     fn cache_only_decides_about_metadata_alone() {
         let none = Force::default();
-        let all = Force { all: Some("all".to_owned()), volatile: Some("volatile".to_owned()), outputs: false };
+        let all = Force { all: Some("all".to_owned()), volatile: Some("volatile".to_owned()), ..Force::default() };
         assert_eq!(reasons("auto", &none), [None, None]);
         assert_eq!(reasons("auto", &all), [Some("volatile".to_owned()), Some("all".to_owned())]);
         assert_eq!(reasons("always", &all), [None, Some("all".to_owned())]);
+        let stage = Force { stages: BTreeMap::from([("base", "asked".to_owned())]), ..Force::default() };
+        assert_eq!(reasons("auto", &stage), [None, Some("asked".to_owned())]);
         assert_eq!(reasons("never", &none), [Some("`CacheOnly=never` is set".to_owned()), None]);
     }
 }

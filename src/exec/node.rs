@@ -223,8 +223,22 @@ impl Job<'_> {
             cancel: self.cancel,
             force: self.options.force.outputs,
             debug_shell: self.options.debug_shell,
+            debug_sandbox: self.options.debug_sandbox,
         };
-        let outputs = code(&mut context)?;
+        let outputs = match code(&mut context) {
+            Ok(outputs) => outputs,
+            Err(StageError::Cancelled) => return Err(StageError::Cancelled),
+            Err(error) => {
+                if self.options.debug_workspace {
+                    let text = match work.keep() {
+                        Ok(path) => format!("the working files are kept for a week: {}", path.display()),
+                        Err(error) => format!("the working files could not be kept: {error}"),
+                    };
+                    self.observer.event(Event::Note { id: self.id, text: &text });
+                }
+                return Err(error);
+            }
+        };
         // A setting outside the view would be missing from the key.
         view.check()?;
         Ok(outputs)

@@ -97,6 +97,8 @@ pub struct Context<'a> {
     pub force: bool,
     /// Whether the user gets a shell in the sandbox of a script that fails.
     pub debug_shell: bool,
+    /// Whether the log says what each sandbox consists of.
+    pub debug_sandbox: bool,
 }
 
 /// A specification that holds the host's tools, and the network if that is asked for.
@@ -235,6 +237,9 @@ impl Context<'_> {
     /// # Errors
     /// When the sandbox can't be made, the run is cancelled, or the command fails.
     pub fn run(&mut self, spec: &Spec) -> Result<(), StageError> {
+        if self.debug_sandbox {
+            self.note(&format!("sandbox: {}", spec.describe()));
+        }
         let exit = spec.run(Input::Null, Output::Merged(self.log), self.cancel)?;
         if exit.success() {
             return Ok(());

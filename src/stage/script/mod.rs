@@ -18,6 +18,7 @@ use serde_json::json;
 pub use carried::latest;
 pub use clean::clean;
 pub use environment::{Kind, TABLE};
+pub use run::own_build_directory;
 
 use super::{Context, Outputs, StageError};
 use crate::sandbox::Mount;
