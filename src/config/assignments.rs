@@ -13,6 +13,7 @@ use super::specifier::{self, Meaning};
 use super::syntax::{Entry, File, Line, value};
 use super::table::{self, CONDITIONS, Kind, OLD_SECTIONS, SECTIONS, SETTINGS, Setting, removed};
 use super::value::{Origin, Value};
+use super::words::boolean;
 use crate::types::suggest::nearest;
 
 /// A refused value as an error with its place.
@@ -70,11 +71,12 @@ impl Context<'_> {
             let message = format!("`@` before a setting has no meaning any more: write `{name}=`");
             self.report(Diagnostic::warning(message).at(place()));
         }
-        let Some(setting) = table::find(name) else {
+        let turned = removed::turned(name);
+        let Some(setting) = table::find(turned.map_or(name, |turned| turned.setting)) else {
             let warning = Diagnostic::warning(format!("there is no setting `{name}`; it is left out")).at(place());
             return self.report(match removed::advice(name) {
                 Some(advice) => warning.hint(advice),
-                None => warning.nearest(nearest(name, table::names())),
+                None => warning.nearest(self.shared.nearest_setting(name)),
             });
         };
         if self.prohibits(setting) {
@@ -96,7 +98,15 @@ impl Context<'_> {
             self.old_name(file, key, setting.name);
         }
         self.warn_of_indentation(file, key, setting, lines);
-        let text = self.expand(&value(lines), file, directory, key, lines);
+        let mut text = self.expand(&value(lines), file, directory, key, lines);
+        if let Some(turned) = turned.filter(|_| !text.trim().is_empty()) {
+            let Some(yes) = boolean(text.trim()) else {
+                let refusal = Refusal::new(format!("`{text}` is not a boolean")).accepting("yes, no");
+                return self.report(refused(file, key, lines, name, refusal));
+            };
+            let [off, on] = turned.values;
+            (if yes { on } else { off }).clone_into(&mut text);
+        }
         // What stands there already is lost where the text is refused; the configuration can't be used then anyway.
         let old = self.take(setting);
         let known = old.as_ref().map_or(0, |old| old.items().len());

@@ -17,6 +17,7 @@ use super::syntax::File;
 use super::table::{self, Kind, SETTINGS, Setting};
 use super::value::{Origin, Sourced, Value};
 use super::words::Pattern;
+use crate::types::suggest::nearest;
 
 /// An assignment that was read.
 #[derive(Clone, Debug)]
@@ -40,6 +41,8 @@ pub(super) struct Shared<'a> {
     /// The hashes of these, so that a repetition is noticed without a look at each.
     told: RefCell<HashSet<u64>>,
     old_names: RefCell<BTreeSet<String>>,
+    /// Unknown names of settings with the nearest known one: the comparison with all of them takes its time.
+    misspelled: RefCell<HashMap<String, Option<&'static str>>>,
     /// What the reader of values found worth a warning, without its place.
     pub notes: RefCell<Vec<Refusal>>,
 }
@@ -52,6 +55,7 @@ impl<'a> Shared<'a> {
             diagnostics: RefCell::default(),
             told: RefCell::default(),
             old_names: RefCell::default(),
+            misspelled: RefCell::default(),
             notes: RefCell::default(),
         }
     }
@@ -63,6 +67,11 @@ impl<'a> Shared<'a> {
         } else {
             diagnostics.push(diagnostic);
         }
+    }
+
+    /// The setting that is meant by a name that is none.
+    pub fn nearest_setting(&self, name: &str) -> Option<&'static str> {
+        *self.misspelled.borrow_mut().entry(name.to_owned()).or_insert_with(|| nearest(name, table::names()))
     }
 
     /// Whether an old name is met for the first time, so that it is spoken of once.
@@ -175,7 +184,7 @@ impl<'a> Context<'a> {
         if let Some(Slot { value: Some(value), reset, origin }) = cli {
             let below = config.and_then(|slot| slot.value.as_ref()).filter(|_| !reset);
             let below = below.map(|value| in_order(setting, value));
-            let value = merge(below.as_deref(), &in_order(setting, value), setting.kind.removes());
+            let value = merge(below.as_deref(), value, setting.kind.removes());
             return Sourced { value, origin: origin.clone() };
         }
         if let (None, Some(Slot { value: Some(value), origin, .. })) = (cli, config) {
@@ -218,7 +227,7 @@ pub(super) fn assign(layer: &mut Layer, name: &'static str, value: Option<Value>
 
 /// The value in the order that its setting has. Packages are sorted when they are asked for, and not with each of the
 /// files that add to them.
-fn in_order<'a>(setting: &Setting, value: &'a Value) -> Cow<'a, Value> {
+pub(super) fn in_order<'a>(setting: &Setting, value: &'a Value) -> Cow<'a, Value> {
     fn class(item: &Value) -> (u8, &str) {
         let text = item.as_text().unwrap_or_default();
         (if text.starts_with('(') { 2 } else { u8::from(text.starts_with('/')) }, text)

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::assignments::with_details;
-use super::context::{Context, Shared, assign};
+use super::context::{Context, Shared, assign, in_order};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::host::HostFacts;
 use super::image::Image;
@@ -191,6 +191,7 @@ impl Loader<'_> {
                     } else {
                         format!("{} {}", option.option, option.text)
                     };
+                    let value = value.map(|value| in_order(setting, &value).into_owned());
                     assign(&mut main.cli, setting.stores, value, Origin::Option(spelled));
                 }
                 Err(refusal) => {
