@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use mkosi::cli::options;
-use mkosi::config::{Diagnostics, HostFacts, LoadInput, Loaded, load, table};
+use mkosi::config::{Diagnostics, HostFacts, LoadInput, Loaded, Value, load, table};
 use mkosi::types::Architecture;
 use proptest::prelude::*;
 
@@ -55,6 +55,33 @@ impl Project {
         text.push(end.to_owned());
         text.join("\n\n").replace(&*self.root.to_string_lossy(), "$D")
     }
+}
+
+#[test]
+fn ten_thousand_drop_ins() {
+    let project = Project::new(&[("mkosi.conf", "[Distribution]\nDistribution=debian\n")]);
+    for index in 0..10_000 {
+        // Not in their order, and some of them twice.
+        let package = index * 7919 % 9_000;
+        let text = format!(
+            "[Match]\nDistribution=debian\n[Content]\nPackages=p{package:04}\nHostname=h{index}\nWarn=1\n[Build]\n\
+             Environment=E{index}=1\n"
+        );
+        project.write(&format!("mkosi.conf.d/{index:04}.conf"), text.as_bytes());
+    }
+    let loaded = project.load(&["summary"]).expect("it is fine");
+    let main = loaded.image("main").expect("the main image");
+    let packages = main.texts("Packages");
+    assert_eq!(packages.len(), 10_000);
+    assert!(packages.is_sorted());
+    assert_eq!(main.text("Hostname"), Some("h9999"));
+    assert_eq!(
+        main.values.get("Environment").map(|one| one.value.clone()),
+        Some(Value::Map((0..10_000).map(|index| (format!("E{index}"), Value::text("1"))).collect(),))
+    );
+    assert_eq!(loaded.files["main"].len(), 10_001);
+    // Each has its place.
+    assert_eq!(loaded.warnings.len(), 10_000);
 }
 
 #[test]

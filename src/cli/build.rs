@@ -37,12 +37,21 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
     if invocation.force >= 3 {
         session.store.empty_pool()?;
     }
+    if invocation.wipe_build_dir {
+        for image in session.plan.goals.iter().filter_map(|name| loaded.image(name)) {
+            if let Some(directory) = crate::stage::script::own_build_directory(image) {
+                session::remove(&directory)?;
+            }
+        }
+    }
     choose_backend(&session.store);
     let options = Options {
         force: session.force.clone(),
         verify_cache: invocation.verify_cache,
         jobs: 0,
         debug_shell: invocation.debug_shell,
+        debug_sandbox: invocation.debug_sandbox,
+        debug_workspace: invocation.debug_workspace,
     };
     let shared = Shared::default();
     while !session.plan.ahead().is_empty() {
@@ -58,6 +67,11 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
     let terminal = Terminal::new(&session.plan, invocation.debug);
     let result = execute(&session.plan, &session.store, &options, &terminal, &cancel, &shared);
     terminal.finish();
+    if invocation.debug_timing {
+        for (name, duration) in terminal.times() {
+            eprintln!("{:>9}  {name}", human::duration(duration));
+        }
+    }
     let summary = result.map_err(|error| failed(error, invocation.debug))?;
     metadata_age(&session);
     let time = human::duration(begun.elapsed());

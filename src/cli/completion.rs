@@ -34,8 +34,49 @@ pub fn script(words: &[String]) -> Result<String, CompletionError> {
     };
     let mut bytes = Vec::new();
     clap_complete::generate(shell, &mut completed(), "mkosi", &mut bytes);
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let mut text = String::from_utf8_lossy(&bytes).into_owned();
+    match shell {
+        Shell::Fish => text.push_str(&fish_verbs()),
+        // The generator for zsh knows one list of words alone, and takes the last.
+        Shell::Zsh => {
+            let words = format!("words:word:({})", self::words().join(" "));
+            let both = format!("'*:words: _alternative \"{words}\" \"files:file:_files\"'");
+            text = text.replace("'*::arguments:_default'", &both);
+        }
+        _ => {}
+    }
+    Ok(text)
 }
+
+/// The generator for fish knows options alone: what it takes for the verbs and the words after them.
+fn fish_verbs() -> String {
+    let verbs: Vec<&Verb> = Verb::ALL.iter().filter(|verb| verb.implemented()).collect();
+    let names: Vec<&str> = verbs.iter().map(|verb| verb.name()).collect();
+    let none = format!("not __fish_seen_subcommand_from {}", names.join(" "));
+    let mut text = String::new();
+    for verb in verbs {
+        let help = verb.help().replace('\\', "\\\\").replace('\'', "\\'");
+        text.push_str(&format!("complete -c mkosi -n \"{none}\" -f -a {} -d '{help}'\n", verb.name()));
+    }
+    for (verb, words) in WORDS {
+        let words = words().join(" ");
+        text.push_str(&format!("complete -c mkosi -n \"__fish_seen_subcommand_from {verb}\" -f -a \"{words}\"\n"));
+    }
+    text
+}
+
+/// The words of all verbs, where a shell has one list for them.
+fn words() -> Vec<&'static str> {
+    WORDS.iter().flat_map(|(_, words)| words()).collect()
+}
+
+/// The words that can stand after a verb.
+type Words = fn() -> Vec<&'static str>;
+const WORDS: [(&str, Words); 3] = [
+    ("completion", || SHELLS.to_vec()),
+    ("documentation", super::documentation::names),
+    ("store", || vec!["du", "gc", "verify"]),
+];
 
 /// The command line with the values that can be listed, and what others are: files, directories.
 fn completed() -> Command {
@@ -44,6 +85,7 @@ fn completed() -> Command {
         verbs.map(|verb| PossibleValue::new(verb.name()).help(verb.help()).aliases(verb.aliases())).collect();
     let mut command = command()
         .mut_arg("verb", |arg| arg.hide(false).value_parser(PossibleValuesParser::new(verbs)).help("What to do"))
+        .mut_arg("words", |arg| arg.hide(false).value_parser(PossibleValuesParser::new(words())))
         .mut_arg("directory", |arg| arg.value_hint(ValueHint::DirPath))
         .mut_arg("doc-format", |arg| arg.hide_possible_values(false));
     for setting in SETTINGS.iter() {
@@ -114,6 +156,19 @@ mod tests {
         assert!(complete("--packa", 1).contains("--package\n"));
         assert!(complete("--format t", 2).contains("tar"));
         assert!(complete("su", 1).contains("summary"));
+    }
+
+    #[test]
+    fn fish_completes_verbs_options_and_values() {
+        let complete = |line: &str| {
+            let script = format!("{}\ncomplete -C '{line}'", of("fish"));
+            let output = Process::new("fish").args(["--no-config", "-c", &script]).output().expect("fish");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        assert!(complete("mkosi su").contains("summary"));
+        assert!(complete("mkosi --packa").contains("--package"));
+        assert!(complete("mkosi --format=t").contains("tar"));
+        assert!(complete("mkosi completion z").contains("zsh"));
     }
 
     #[test]

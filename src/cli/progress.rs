@@ -19,6 +19,8 @@ pub struct Terminal<'a> {
     running: Mutex<HashMap<NodeId, (ProgressBar, String)>>,
     terminal: bool,
     debug: bool,
+    /// How long each node ran that has run.
+    times: Mutex<Vec<(String, Duration)>>,
     done: AtomicUsize,
     total: AtomicUsize,
 }
@@ -34,6 +36,7 @@ impl<'a> Terminal<'a> {
             running: Mutex::default(),
             terminal,
             debug,
+            times: Mutex::default(),
             done: AtomicUsize::new(0),
             total: AtomicUsize::new(0),
         }
@@ -45,6 +48,13 @@ impl<'a> Terminal<'a> {
             running.clear();
         }
         let _ = self.bars.clear();
+    }
+
+    /// How long each node ran, the longest first.
+    pub fn times(&self) -> Vec<(String, Duration)> {
+        let mut times = self.times.lock().map(|times| times.clone()).unwrap_or_default();
+        times.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+        times
     }
 
     fn say(&self, text: &str) {
@@ -96,6 +106,9 @@ impl<'a> Terminal<'a> {
         let name = self.name(id);
         match outcome {
             Outcome::Ran { duration, same } => {
+                if let Ok(mut times) = self.times.lock() {
+                    times.push((name.clone(), *duration));
+                }
                 let time = human::duration(*duration);
                 let tail = if *same { ", same result as before" } else { "" };
                 let why = why.filter(|_| self.terminal).unwrap_or_default();

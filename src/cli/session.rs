@@ -149,7 +149,14 @@ fn force(invocation: &Invocation, refresh: bool) -> Force {
         (_, _, 0 | 1) => None,
         _ => Some("-ff was given".to_owned()),
     };
-    Force { all, volatile, outputs: invocation.force > 0 }
+    let build = match (invocation.rerun_build_scripts, invocation.wipe_build_dir) {
+        (true, _) => Some("--rerun-build-scripts was given"),
+        // They fill the directory that was emptied.
+        (false, true) => Some("--wipe-build-dir was given"),
+        (false, false) => None,
+    };
+    let stages = build.into_iter().map(|why| ("build", why.to_owned())).collect();
+    Force { all, volatile, stages, outputs: invocation.force > 0 }
 }
 
 /// Where the store is: below `CacheDirectory=`, else in the user's cache directory, `/var/cache/mkosi` for root.

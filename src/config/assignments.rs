@@ -13,6 +13,7 @@ use super::specifier::{self, Meaning};
 use super::syntax::{Entry, File, Line, value};
 use super::table::{self, CONDITIONS, Kind, OLD_SECTIONS, SECTIONS, SETTINGS, Setting, removed};
 use super::value::{Origin, Value};
+use super::words::boolean;
 use crate::types::suggest::nearest;
 
 /// A refused value as an error with its place.
@@ -65,21 +66,22 @@ impl Context<'_> {
     fn assignment(&mut self, file: &File, directory: &Path, section: &str, key: &Line, lines: &[Line]) {
         let written = key.text.as_str();
         let name = written.strip_prefix('@').unwrap_or(written);
-        let place = file.place(key, written.chars().count());
+        let place = || file.place(key, written.chars().count());
         if name != written && self.shared.first_use("@") {
             let message = format!("`@` before a setting has no meaning any more: write `{name}=`");
-            self.report(Diagnostic::warning(message).at(place.clone()));
+            self.report(Diagnostic::warning(message).at(place()));
         }
-        let Some(setting) = table::find(name) else {
-            let warning = Diagnostic::warning(format!("there is no setting `{name}`; it is left out")).at(place);
+        let turned = removed::turned(name);
+        let Some(setting) = table::find(turned.map_or(name, |turned| turned.setting)) else {
+            let warning = Diagnostic::warning(format!("there is no setting `{name}`; it is left out")).at(place());
             return self.report(match removed::advice(name) {
                 Some(advice) => warning.hint(advice),
-                None => warning.nearest(nearest(name, table::names())),
+                None => warning.nearest(self.shared.nearest_setting(name)),
             });
         };
         if self.prohibits(setting) {
             return self.report(
-                Diagnostic::error(format!("`{name}` can't be set for the image `{}`", self.image)).at(place).hint(
+                Diagnostic::error(format!("`{name}` can't be set for the image `{}`", self.image)).at(place()).hint(
                     if self.image == "tools" {
                         "set it in mkosi.conf, or with its ToolsTree form"
                     } else {
@@ -90,15 +92,25 @@ impl Context<'_> {
         }
         if section != setting.section {
             let message = format!("`{name}` belongs in [{}], not in [{section}]", setting.section);
-            self.report(Diagnostic::warning(message).at(place));
+            self.report(Diagnostic::warning(message).at(place()));
         }
         if name != setting.name {
             self.old_name(file, key, setting.name);
         }
         self.warn_of_indentation(file, key, setting, lines);
-        let text = self.expand(&value(lines), file, directory, key, lines);
-        let old = self.config.get(setting.stores).and_then(|slot| slot.value.clone());
-        let result = self.reader(directory).read(setting.kind, &text, old.as_ref());
+        let mut text = self.expand(&value(lines), file, directory, key, lines);
+        if let Some(turned) = turned.filter(|_| !text.trim().is_empty()) {
+            let Some(yes) = boolean(text.trim()) else {
+                let refusal = Refusal::new(format!("`{text}` is not a boolean")).accepting("yes, no");
+                return self.report(refused(file, key, lines, name, refusal));
+            };
+            let [off, on] = turned.values;
+            (if yes { on } else { off }).clone_into(&mut text);
+        }
+        // What stands there already is lost where the text is refused; the configuration can't be used then anyway.
+        let old = self.take(setting);
+        let known = old.as_ref().map_or(0, |old| old.items().len());
+        let result = self.reader(directory).add(setting.kind, &text, old);
         for note in self.shared.notes.take() {
             let mut warning = refused(file, key, lines, setting.name, note);
             warning.severity = Severity::Warning;
@@ -106,7 +118,6 @@ impl Context<'_> {
         }
         match result {
             Ok(value) => {
-                let known = old.as_ref().map_or(0, |old| old.items().len());
                 let added: Vec<Value> = match (&value, setting.name) {
                     (Some(value), "Include") => value.items().iter().skip(known).cloned().collect(),
                     _ => Vec::new(),

@@ -123,7 +123,7 @@ impl Context<'_> {
             "HostArchitecture" => {
                 let kind = table::find("Architecture").map(|setting| setting.kind);
                 let wanted = match kind {
-                    Some(kind) => self.reader(directory).read(kind, text, None)?,
+                    Some(kind) => self.reader(directory).read(kind, text)?,
                     None => None,
                 };
                 return Ok(wanted.is_some_and(|wanted| wanted.as_text() == Some(input.host.architecture.name())));
@@ -149,7 +149,7 @@ impl Context<'_> {
         if name != setting.name {
             self.old_name(file, key, setting.name);
         }
-        let value = self.sourced(setting).value;
+        let value = self.current(setting);
         match matches(setting, text, &value, &self.reader(directory)) {
             // A distribution that isn't known here can't be this image's: skip the file instead of refusing all.
             Err(refusal) if matches!(setting.kind, Kind::Enum(choices) if std::ptr::eq(choices, &DISTRIBUTION)) => {

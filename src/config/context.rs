@@ -2,8 +2,10 @@
 //!
 //! Knows nothing of directories and of the order in which files are read.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher as _, BuildHasherDefault, DefaultHasher};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -12,9 +14,10 @@ use super::diagnostic::{Diagnostic, Diagnostics};
 use super::load::LoadInput;
 use super::read::{Reader, Refusal};
 use super::syntax::File;
-use super::table::{self, SETTINGS, Setting};
+use super::table::{self, Kind, SETTINGS, Setting};
 use super::value::{Origin, Sourced, Value};
-use super::words::glob_matches;
+use super::words::Pattern;
+use crate::types::suggest::nearest;
 
 /// An assignment that was read.
 #[derive(Clone, Debug)]
@@ -35,7 +38,11 @@ pub(super) struct Shared<'a> {
     pub input: &'a LoadInput,
     files: RefCell<HashMap<PathBuf, Option<Rc<File>>>>,
     pub diagnostics: RefCell<Diagnostics>,
+    /// The hashes of these, so that a repetition is noticed without a look at each.
+    told: RefCell<HashSet<u64>>,
     old_names: RefCell<BTreeSet<String>>,
+    /// Unknown names of settings with the nearest known one: the comparison with all of them takes its time.
+    misspelled: RefCell<HashMap<String, Option<&'static str>>>,
     /// What the reader of values found worth a warning, without its place.
     pub notes: RefCell<Vec<Refusal>>,
 }
@@ -46,13 +53,25 @@ impl<'a> Shared<'a> {
             input,
             files: RefCell::default(),
             diagnostics: RefCell::default(),
+            told: RefCell::default(),
             old_names: RefCell::default(),
+            misspelled: RefCell::default(),
             notes: RefCell::default(),
         }
     }
 
     pub fn report(&self, diagnostic: Diagnostic) {
-        self.diagnostics.borrow_mut().push(diagnostic);
+        let mut diagnostics = self.diagnostics.borrow_mut();
+        if self.told.borrow_mut().insert(BuildHasherDefault::<DefaultHasher>::default().hash_one(&diagnostic)) {
+            diagnostics.0.push(diagnostic);
+        } else {
+            diagnostics.push(diagnostic);
+        }
+    }
+
+    /// The setting that is meant by a name that is none.
+    pub fn nearest_setting(&self, name: &str) -> Option<&'static str> {
+        *self.misspelled.borrow_mut().entry(name.to_owned()).or_insert_with(|| nearest(name, table::names()))
     }
 
     /// Whether an old name is met for the first time, so that it is spoken of once.
@@ -132,6 +151,11 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// Takes the value that files gave a setting so far, so that it can be added to without a copy.
+    pub fn take(&mut self, setting: &Setting) -> Option<Value> {
+        self.config.get_mut(setting.stores).and_then(|slot| slot.value.take())
+    }
+
     /// Whether a file of this image may not set `setting`.
     pub fn prohibits(&self, setting: &Setting) -> bool {
         !self.unscoped && setting.prohibited_in(&self.image)
@@ -145,16 +169,26 @@ impl<'a> Context<'a> {
         }
     }
 
+    /// The value that counts now, without a copy where it is the files' alone; lists may not be in their order yet.
+    pub fn current(&self, setting: &Setting) -> Cow<'_, Value> {
+        match (self.cli.get(setting.stores), self.config.get(setting.stores)) {
+            (None, Some(Slot { value: Some(value), .. })) => Cow::Borrowed(value),
+            _ => Cow::Owned(self.sourced(setting).value),
+        }
+    }
+
     /// The value that counts now, and where it came from.
     pub fn sourced(&self, setting: &Setting) -> Sourced {
         let name = setting.stores;
         let (cli, config) = (self.cli.get(name), self.config.get(name));
         if let Some(Slot { value: Some(value), reset, origin }) = cli {
             let below = config.and_then(|slot| slot.value.as_ref()).filter(|_| !reset);
-            return Sourced { value: merge(below, value, setting.kind.removes()), origin: origin.clone() };
+            let below = below.map(|value| in_order(setting, value));
+            let value = merge(below.as_deref(), value, setting.kind.removes());
+            return Sourced { value, origin: origin.clone() };
         }
         if let (None, Some(Slot { value: Some(value), origin, .. })) = (cli, config) {
-            return Sourced { value: value.clone(), origin: origin.clone() };
+            return Sourced { value: in_order(setting, value).into_owned(), origin: origin.clone() };
         }
         if let (Some(slot), true) = (cli.or(config), setting.clears()) {
             let value = if setting.kind.is_collection() { setting.kind.empty() } else { Value::None };
@@ -191,6 +225,23 @@ pub(super) fn assign(layer: &mut Layer, name: &'static str, value: Option<Value>
     layer.insert(name, Slot { value, reset, origin });
 }
 
+/// The value in the order that its setting has. Packages are sorted when they are asked for, and not with each of the
+/// files that add to them.
+pub(super) fn in_order<'a>(setting: &Setting, value: &'a Value) -> Cow<'a, Value> {
+    fn class(item: &Value) -> (u8, &str) {
+        let text = item.as_text().unwrap_or_default();
+        (if text.starts_with('(') { 2 } else { u8::from(text.starts_with('/')) }, text)
+    }
+    match value {
+        Value::List(items) if setting.kind == Kind::Packages && !items.is_sorted_by_key(class) => {
+            let mut items = items.clone();
+            items.sort_by(|a, b| class(a).cmp(&class(b)));
+            Cow::Owned(Value::List(items))
+        }
+        value => Cow::Borrowed(value),
+    }
+}
+
 /// A value of the files with one of the command line on top. Where `removes`, `!pattern` in the upper list takes
 /// items out of the lower one.
 fn merge(below: Option<&Value>, above: &Value, removes: bool) -> Value {
@@ -200,9 +251,9 @@ fn merge(below: Option<&Value>, above: &Value, removes: bool) -> Value {
                 item.as_text().filter(|_| removes).and_then(|text| text.strip_prefix('!')).map(str::to_owned)
             };
             let patterns: Vec<String> = above.iter().filter_map(pattern).collect();
-            let stays = |item: &&Value| {
-                item.as_text().is_none_or(|text| !patterns.iter().any(|pattern| glob_matches(pattern, text)))
-            };
+            let patterns: Vec<Pattern<'_>> = patterns.iter().map(|pattern| Pattern::new(pattern)).collect();
+            let stays =
+                |item: &&Value| item.as_text().is_none_or(|text| !patterns.iter().any(|pattern| pattern.matches(text)));
             let below = below.map(Value::items).unwrap_or_default().iter().filter(stays);
             Value::List(below.chain(above.iter().filter(|item| pattern(item).is_none())).cloned().collect())
         }
@@ -212,5 +263,20 @@ fn merge(below: Option<&Value>, above: &Value, removes: bool) -> Value {
             Value::Map(map)
         }
         _ => above.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_sorted_with_paths_and_conditions_last() {
+        let list = |items: &[&str]| Value::List(items.iter().copied().map(Value::text).collect());
+        let setting = table::find("Packages").unwrap();
+        let value = list(&["b", "(x", "/p", "a"]);
+        assert_eq!(*in_order(setting, &value), list(&["a", "b", "/p", "(x"]));
+        let setting = table::find("RemoveFiles").unwrap();
+        assert_eq!(*in_order(setting, &value), value);
     }
 }

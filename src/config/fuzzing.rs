@@ -45,7 +45,7 @@ pub fn condition(setting: u8, text: &str, condition: &str) {
     if matches!(setting.kind, Kind::Scripts | Kind::Credentials | Kind::List { item: Item::UkiProfile, .. }) {
         return;
     }
-    let value = reader.read(setting.kind, text, None).ok().flatten().unwrap_or(Value::None);
+    let value = reader.read(setting.kind, text).ok().flatten().unwrap_or(Value::None);
     let first = matching::matches(setting, condition, &value, &reader);
     assert_eq!(first, matching::matches(setting, condition, &value, &reader));
 }

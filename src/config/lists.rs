@@ -29,7 +29,7 @@ pub(super) fn drive(text: &str, reader: &Reader<'_>) -> Result<Value, Refusal> {
     };
     let part = |index: usize| parts.get(index).copied().filter(|part| !part.is_empty());
     let directory = match part(2) {
-        Some(directory) => reader.read(Kind::Path(PathRule::EXISTS), directory, None)?.unwrap_or(Value::None),
+        Some(directory) => reader.read(Kind::Path(PathRule::EXISTS), directory)?.unwrap_or(Value::None),
         None => Value::None,
     };
     let flags: Vec<&str> = part(5).map(|flags| flags.split(',').collect()).unwrap_or_default();
@@ -77,7 +77,8 @@ pub(super) fn uki_profile(path: &Path) -> Result<Value, Refusal> {
                             .accepting("Profile, Cmdline, SignExpectedPcr"));
                     }
                 };
-                *slot = reader.read(kind, &text, Some(slot))?.unwrap_or_else(|| kind.empty());
+                let old = std::mem::replace(slot, Value::None);
+                *slot = reader.add(kind, &text, Some(old))?.unwrap_or_else(|| kind.empty());
             }
             Entry::Assignment { .. } => {}
         }
@@ -129,13 +130,13 @@ impl Reader<'_> {
         Ok(Value::Map(BTreeMap::from([("source".to_owned(), path), ("target".to_owned(), target)])))
     }
 
-    pub(super) fn dict(&self, text: &str, passes: bool, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
+    pub(super) fn dict(&self, text: &str, passes: bool, old: Option<Value>) -> Result<Option<Value>, Refusal> {
         let words = split_words(text, Split::Quoted)?;
         if words.is_empty() {
             return Ok(None);
         }
         let mut map = match old {
-            Some(Value::Map(map)) => map.clone(),
+            Some(Value::Map(map)) => map,
             _ => BTreeMap::new(),
         };
         for word in words.iter().filter(|word| !word.is_empty()) {
@@ -149,8 +150,8 @@ impl Reader<'_> {
         Ok(Some(Value::Map(map)))
     }
 
-    pub(super) fn credentials(&self, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
-        let mut items = old.map(Value::items).unwrap_or_default().to_vec();
+    pub(super) fn credentials(&self, text: &str, old: Option<Value>) -> Result<Option<Value>, Refusal> {
+        let mut items = old.map(Value::into_items).unwrap_or_default();
         let credential = |name: String, field: &str, value: Value| {
             Value::Map(BTreeMap::from([("name".to_owned(), Value::Text(name)), (field.to_owned(), value)]))
         };

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::assignments::with_details;
-use super::context::{Context, Shared, assign};
+use super::context::{Context, Shared, assign, in_order};
 use super::diagnostic::{Diagnostic, Diagnostics};
 use super::host::HostFacts;
 use super::image::Image;
@@ -181,7 +181,7 @@ impl Loader<'_> {
             };
             let reader = Reader { keep_removals: true, ..main.reader(&option.directory) };
             let old = main.cli.get(setting.stores).and_then(|slot| slot.value.clone());
-            let result = reader.read(setting.kind, &option.text, old.as_ref());
+            let result = reader.add(setting.kind, &option.text, old);
             for note in self.shared.notes.take() {
                 let message = format!("{}: {}", option.option, note.message);
                 self.shared.report(with_details(Diagnostic::warning(message), note));
@@ -193,6 +193,7 @@ impl Loader<'_> {
                     } else {
                         format!("{} {}", option.option, option.text)
                     };
+                    let value = value.map(|value| in_order(setting, &value).into_owned());
                     assign(&mut main.cli, setting.stores, value, Origin::Option(spelled));
                 }
                 Err(refusal) => {

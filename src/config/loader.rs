@@ -197,8 +197,8 @@ impl Context<'_> {
         } else {
             path.to_string_lossy().into_owned()
         };
-        let old = self.config.get(setting.stores).and_then(|slot| slot.value.clone());
-        match self.reader(directory).read_item(setting.kind, &text, old.as_ref()) {
+        let old = self.take(setting);
+        match self.reader(directory).add_item(setting.kind, &text, old) {
             Ok(value) => assign(&mut self.config, setting.stores, value, Origin::DefaultPath(path.to_owned())),
             Err(refusal) => {
                 let message = format!("{}: {}", setting.name, refusal.message);

@@ -2,12 +2,14 @@
 //!
 //! Knows nothing of files and sections.
 
+use std::path::PathBuf;
+
 use super::read::{Reader, Refusal};
 use super::scalars::choice;
 use super::table::{Choices, Item, Kind, Matcher, Setting};
 use super::value::Value;
 use super::version;
-use super::words::{boolean, glob_matches};
+use super::words::{Pattern, boolean, glob_matches};
 
 /// Conditions that aren't settings.
 pub(super) const CONDITIONS: &[&str] = &["PathExists", "SystemdVersion", "HostArchitecture", "Image"];
@@ -38,11 +40,11 @@ fn by_kind(kind: Kind, condition: &str, value: &Value, reader: &Reader<'_>) -> R
             Some(wanted) => Ok(value.as_bool() == Some(wanted)),
             None => Err(Refusal::new(format!("`{condition}` is not a boolean")).accepting("yes, no")),
         },
-        Kind::Feature => Ok(reader.read(kind, condition, None)?.as_ref() == Some(value)),
+        Kind::Feature => Ok(reader.read(kind, condition)?.as_ref() == Some(value)),
         Kind::Enum(choices) => enumeration(choices, condition, value),
         Kind::Number { .. } | Kind::Mode | Kind::Bytes | Kind::SectorSize | Kind::VsockCid => {
             let (operator, number) = version::split_operator(condition).unwrap_or(("==", condition));
-            let wanted = reader.read(kind, number.trim(), None)?.and_then(|number| number.as_number());
+            let wanted = reader.read(kind, number.trim())?.and_then(|number| number.as_number());
             Ok(match (value.as_number(), wanted) {
                 (Some(value), Some(wanted)) => match operator {
                     "!=" => value != wanted,
@@ -76,9 +78,10 @@ fn by_kind(kind: Kind, condition: &str, value: &Value, reader: &Reader<'_>) -> R
             Ok(value.items().iter().any(|item| item.as_text() == Some(condition)))
         }
         Kind::List { .. } | Kind::Packages | Kind::Scripts | Kind::Credentials => {
-            Ok(value.items().iter().any(|item| item_matches(condition, item, reader)))
+            let wanted = Wanted::new(condition, reader);
+            Ok(value.items().iter().any(|item| wanted.by(item)))
         }
-        Kind::Path(_) | Kind::KeyFile => Ok(item_matches(condition, value, reader)),
+        Kind::Path(_) | Kind::KeyFile => Ok(Wanted::new(condition, reader).by(value)),
         Kind::Source(choices) => {
             let wanted = choice(choices, condition)?;
             Ok(value.field("type") == Some(&wanted))
@@ -95,19 +98,29 @@ fn enumeration(choices: &Choices, condition: &str, value: &Value) -> Result<bool
     Ok(choice(choices, condition)?.as_text() == Some(text))
 }
 
-/// An item of a list: a text by a shell pattern, a path by where it leads to, a tree by its source.
-fn item_matches(condition: &str, item: &Value, reader: &Reader<'_>) -> bool {
-    match item {
-        Value::Text(text) => text == condition || glob_matches(condition, text),
-        Value::Path(path) => {
-            let wanted = super::paths::absolute(condition, reader.directory, reader.environment);
-            *path == wanted || glob_matches(condition, &path.to_string_lossy())
+/// What an item of a list is compared with, read once for all items.
+struct Wanted<'a> {
+    text: &'a str,
+    pattern: Pattern<'a>,
+    path: PathBuf,
+}
+
+impl<'a> Wanted<'a> {
+    fn new(text: &'a str, reader: &Reader<'_>) -> Self {
+        let path = super::paths::absolute(text, reader.directory, reader.environment);
+        Self { text, pattern: Pattern::new(text), path }
+    }
+
+    /// A text by a shell pattern, a path by where it leads to, a tree by its source.
+    fn by(&self, item: &Value) -> bool {
+        match item {
+            Value::Text(text) => text == self.text || self.pattern.matches(text),
+            Value::Path(path) => *path == self.path || self.pattern.matches(&path.to_string_lossy()),
+            Value::Map(map) => {
+                ["source", "name", "id"].iter().filter_map(|field| map.get(*field)).any(|value| self.by(value))
+            }
+            _ => false,
         }
-        Value::Map(map) => ["source", "name", "id"]
-            .iter()
-            .filter_map(|field| map.get(*field))
-            .any(|v| item_matches(condition, v, reader)),
-        _ => false,
     }
 }
 

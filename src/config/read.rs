@@ -12,7 +12,7 @@ use super::lists::split_words;
 use super::scalars::{bytes, choice, minimum_version, mode, name, number, source, uuid};
 use super::table::{Item, Kind, PathRule, Split};
 use super::value::Value;
-use super::words::{boolean, glob_matches};
+use super::words::{Pattern, boolean};
 use super::{lists, paths};
 use crate::types::suggest::nearest;
 
@@ -67,16 +67,26 @@ pub struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    /// Reads an assignment. `old` is the value so far, which lists add to; `None` is the answer when the assignment
+    /// Reads an assignment to a setting that has no value yet; `None` is the answer when the assignment resets the
+    /// setting.
+    ///
+    /// # Errors
+    /// When the text isn't accepted.
+    pub fn read(&self, kind: Kind, text: &str) -> Result<Option<Value>, Refusal> {
+        self.add(kind, text, None)
+    }
+
+    /// Reads an assignment. `old` is the value so far, which lists add to; it is taken and not copied, so that a list
+    /// that many files add to is read in the time that its length takes. `None` is the answer when the assignment
     /// resets the setting.
     ///
     /// # Errors
     /// When the text isn't accepted.
-    pub fn read(&self, kind: Kind, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
+    pub fn add(&self, kind: Kind, text: &str, old: Option<Value>) -> Result<Option<Value>, Refusal> {
         match kind {
             // These two read the empty text in their own way.
             Kind::Source(choices) => return source(choices, text).map(Some),
-            Kind::MinimumVersion if text.is_empty() => return Ok(old.cloned()),
+            Kind::MinimumVersion if text.is_empty() => return Ok(old),
             Kind::Artifacts(_) if text.is_empty() => return Ok(Some(Value::List(Vec::new()))),
             Kind::List { .. } | Kind::Packages | Kind::Scripts | Kind::Artifacts(_) => {
                 return self.list(kind, text, old);
@@ -88,7 +98,7 @@ impl Reader<'_> {
         // A value that starts on the line after its name has a line end before it.
         match text.strip_prefix('\n').map_or(text, str::trim) {
             "" => Ok(None),
-            text => self.scalar(kind, text, old).map(Some),
+            text => self.scalar(kind, text, old.as_ref()).map(Some),
         }
     }
 
@@ -96,13 +106,13 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// When the item isn't accepted.
-    pub fn read_item(&self, kind: Kind, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
+    pub fn add_item(&self, kind: Kind, text: &str, old: Option<Value>) -> Result<Option<Value>, Refusal> {
         let item = match kind {
             Kind::List { item, .. } => item,
             Kind::Scripts => Item::Path(PathRule::EXISTS),
-            _ => return self.read(kind, text, old),
+            _ => return self.add(kind, text, old),
         };
-        let mut items = old.map(Value::items).unwrap_or_default().to_vec();
+        let mut items = old.map(Value::into_items).unwrap_or_default();
         items.push(self.item(item, text)?);
         Ok(Some(Value::List(items)))
     }
@@ -192,7 +202,7 @@ impl Reader<'_> {
         }
     }
 
-    fn list(&self, kind: Kind, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
+    fn list(&self, kind: Kind, text: &str, old: Option<Value>) -> Result<Option<Value>, Refusal> {
         let (item, split) = match kind {
             Kind::List { item, split } => (item, split),
             Kind::Artifacts(choices) => {
@@ -211,28 +221,23 @@ impl Reader<'_> {
         if words.is_empty() {
             return Ok(None);
         }
-        let mut items = old.map(Value::items).unwrap_or_default().to_vec();
-        for word in words.iter().filter(|word| !word.is_empty()) {
+        let mut items = old.map(Value::into_items).unwrap_or_default();
+        for word in words.into_iter().filter(|word| !word.is_empty()) {
             if kind == Kind::Scripts {
-                for path in self.expand(word)? {
+                for path in self.expand(&word)? {
                     items.push(self.item(item, &path)?);
                 }
-            } else if let (Item::Word, Some(pattern)) = (item, word.strip_prefix('!')) {
-                items.retain(|kept| !kept.as_text().is_some_and(|kept| glob_matches(pattern, kept)));
+            } else if item != Item::Word {
+                items.push(self.item(item, &word)?);
+            } else if let Some(pattern) = word.strip_prefix('!') {
+                let pattern = Pattern::new(pattern);
+                items.retain(|kept| !kept.as_text().is_some_and(|kept| pattern.matches(kept)));
                 if self.keep_removals {
-                    items.push(Value::text(word.as_str()));
+                    items.push(Value::Text(word));
                 }
             } else {
-                items.push(self.item(item, word)?);
+                items.push(Value::Text(word));
             }
-        }
-        if kind == Kind::Packages {
-            // Compared without copies: the list is sorted again with every file that adds to it.
-            fn class(item: &Value) -> (u8, &str) {
-                let text = item.as_text().unwrap_or_default();
-                (if text.starts_with('(') { 2 } else { u8::from(text.starts_with('/')) }, text)
-            }
-            items.sort_by(|a, b| class(a).cmp(&class(b)));
         }
         Ok(Some(Value::List(items)))
     }
@@ -299,7 +304,7 @@ mod tests {
     fn read(name: &str, text: &str, old: Option<&Value>) -> Result<Option<Value>, Refusal> {
         let notes = RefCell::default();
         let reader = Reader { directory: Path::new("/tmp"), environment: &EMPTY, keep_removals: false, notes: &notes };
-        reader.read(find(name).unwrap().kind, text, old)
+        reader.add(find(name).unwrap().kind, text, old.cloned())
     }
 
     fn texts(value: &Value) -> Vec<&str> {
@@ -343,7 +348,7 @@ mod tests {
     #[test]
     fn lists_add_remove_and_reset() {
         let one = read("Packages", "b, a\n(x if y)\n/p", None).unwrap().unwrap();
-        assert_eq!(texts(&one), ["a", "b", "if", "y)", "/p", "(x"]);
+        assert_eq!(texts(&one), ["b", "a", "(x", "if", "y)", "/p"]);
         let two = read("Packages", "c !a*", Some(&one)).unwrap().unwrap();
         assert!(texts(&two).contains(&"c") && !texts(&two).contains(&"a"));
         assert_eq!(read("Packages", "", Some(&two)), Ok(None));
@@ -367,13 +372,29 @@ mod tests {
         assert_eq!(password.field("hashed"), Some(&Value::Bool(true)));
     }
 
+    #[test]
+    fn a_list_is_added_to_without_a_copy() {
+        let notes = RefCell::default();
+        let reader = Reader { directory: Path::new("/tmp"), environment: &EMPTY, keep_removals: false, notes: &notes };
+        for name in ["Packages", "KernelCommandLine", "RemoveFiles", "BuildScripts", "Credentials"] {
+            let first = Value::text("first");
+            let before = first.as_text().map(str::as_ptr);
+            let value = reader.add(find(name).unwrap().kind, "a=b", Some(Value::List(vec![first]))).unwrap().unwrap();
+            assert_eq!(value.items()[0].as_text().map(str::as_ptr), before, "{name}");
+        }
+        let old = Value::Map(BTreeMap::from([("A".to_owned(), Value::text("first"))]));
+        let before = old.field("A").and_then(Value::as_text).map(str::as_ptr);
+        let value = reader.add(find("Environment").unwrap().kind, "B=1", Some(old)).unwrap().unwrap();
+        assert_eq!(value.field("A").and_then(Value::as_text).map(str::as_ptr), before);
+    }
+
     proptest! {
         #[test]
         fn never_panics(index in 0..180usize, text in "\\PC{0,30}") {
             let notes = RefCell::default();
             let reader =
                 Reader { directory: Path::new("/nowhere"), environment: &EMPTY, keep_removals: true, notes: &notes };
-            let _ = reader.read(SETTINGS[index].kind, &text, None);
+            let _ = reader.read(SETTINGS[index].kind, &text);
         }
 
         #[test]

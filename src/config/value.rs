@@ -88,6 +88,14 @@ impl Value {
         }
     }
 
+    /// The items of a list, without a copy; nothing for any other value.
+    pub fn into_items(self) -> Vec<Value> {
+        match self {
+            Self::List(items) => items,
+            _ => Vec::new(),
+        }
+    }
+
     /// A field of a map.
     pub fn field(&self, name: &str) -> Option<&Value> {
         match self {

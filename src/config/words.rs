@@ -60,9 +60,29 @@ pub fn boolean(text: &str) -> Option<bool> {
     }
 }
 
+/// A shell pattern that is matched with many texts; an invalid pattern matches itself alone.
+pub struct Pattern<'a> {
+    text: &'a str,
+    /// None where the text has no sign of a pattern in it, or isn't a valid one.
+    compiled: Option<glob::Pattern>,
+}
+
+impl<'a> Pattern<'a> {
+    /// Reads a pattern.
+    pub fn new(text: &'a str) -> Self {
+        let compiled = text.contains(['*', '?', '[']).then(|| glob::Pattern::new(text).ok()).flatten();
+        Self { text, compiled }
+    }
+
+    /// Whether a text matches.
+    pub fn matches(&self, text: &str) -> bool {
+        self.compiled.as_ref().map_or(self.text == text, |compiled| compiled.matches(text))
+    }
+}
+
 /// Whether a text matches a shell pattern; an invalid pattern matches itself alone.
 pub fn glob_matches(pattern: &str, text: &str) -> bool {
-    glob::Pattern::new(pattern).map_or(pattern == text, |compiled| compiled.matches(text))
+    Pattern::new(pattern).matches(text)
 }
 
 /// Puts variables in: `$NAME` and `${NAME}`. What isn't set stays as it is written.

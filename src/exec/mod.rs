@@ -12,6 +12,8 @@ mod observer;
 mod scheduler;
 mod tools;
 
+use std::collections::BTreeMap;
+
 pub use ahead::run_ahead;
 pub use digests::HostDigests;
 pub use error::ExecError;
@@ -36,6 +38,8 @@ pub struct Force {
     pub all: Option<String>,
     /// Why volatile nodes run again (`--refresh`, `mkosi update`).
     pub volatile: Option<String>,
+    /// Stages that run again, with the reason in words (`--rerun-build-scripts`).
+    pub stages: BTreeMap<&'static str, String>,
     /// Whether an output that is not ours is replaced (`-f`).
     pub outputs: bool,
 }
@@ -57,13 +61,12 @@ impl Force {
         if node.fresh {
             return Some("`Incremental=no` is set".to_owned());
         }
-        self.all.clone()
+        self.stages.get(&*node.stage).or(self.all.as_ref()).cloned()
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
     use std::path::{Path, PathBuf};
 
     use super::*;
@@ -98,10 +101,12 @@ mod tests {
     #[test]
     fn cache_only_decides_about_metadata_alone() {
         let none = Force::default();
-        let all = Force { all: Some("all".to_owned()), volatile: Some("volatile".to_owned()), outputs: false };
+        let all = Force { all: Some("all".to_owned()), volatile: Some("volatile".to_owned()), ..Force::default() };
         assert_eq!(reasons("auto", &none), [None, None]);
         assert_eq!(reasons("auto", &all), [Some("volatile".to_owned()), Some("all".to_owned())]);
         assert_eq!(reasons("always", &all), [None, Some("all".to_owned())]);
+        let stage = Force { stages: BTreeMap::from([("base", "asked".to_owned())]), ..Force::default() };
+        assert_eq!(reasons("auto", &stage), [None, Some("asked".to_owned())]);
         assert_eq!(reasons("never", &none), [Some("`CacheOnly=never` is set".to_owned()), None]);
     }
 }

@@ -226,6 +226,12 @@ impl Job<'_> {
                     if let Err(error) = self.store.keep_failed(&self.node.slot(), work, &layers, &error.to_string()) {
                         self.observer.event(Event::Note { id: self.id, text: &error.to_string() });
                     }
+                } else if self.options.debug_workspace && !matches!(error, StageError::Cancelled) {
+                    let text = match work.keep() {
+                        Ok(path) => format!("the working files are kept for a week: {}", path.display()),
+                        Err(error) => format!("the working files could not be kept: {error}"),
+                    };
+                    self.observer.event(Event::Note { id: self.id, text: &text });
                 }
                 return Err(error);
             }
@@ -261,6 +267,7 @@ impl Job<'_> {
             cancel: self.cancel,
             force: self.options.force.outputs,
             debug_shell: self.options.debug_shell,
+            debug_sandbox: self.options.debug_sandbox,
             opened: Cell::new(None),
         }
     }

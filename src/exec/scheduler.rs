@@ -22,6 +22,10 @@ pub struct Options {
     pub jobs: usize,
     /// Whether the user gets a shell in the sandbox of a script that fails.
     pub debug_shell: bool,
+    /// Whether the log says what each sandbox consists of.
+    pub debug_sandbox: bool,
+    /// Whether the working files of a stage that fails are kept.
+    pub debug_workspace: bool,
 }
 
 /// What a run did.

@@ -113,6 +113,21 @@ const fn most_processes() -> u64 {
     16_384
 }
 
+impl Spec {
+    /// The specification as a line of JSON for people, without the contents of files and the values of variables: some
+    /// are secret.
+    pub fn describe(&self) -> String {
+        let mut told = self.clone();
+        for mount in &mut told.mounts {
+            if let Mount::File { contents, .. } = mount {
+                contents.clear();
+            }
+        }
+        told.env.values_mut().for_each(|value| *value = "...".to_owned());
+        serde_json::to_string(&told).unwrap_or_default()
+    }
+}
+
 impl Default for Spec {
     fn default() -> Self {
         Self {

@@ -108,6 +108,8 @@ pub struct Context<'a> {
     pub debug_shell: bool,
     /// The layers of the tree that was opened, if one was: should the stage fail, they tell what its changes are to.
     pub opened: Cell<Option<Vec<Digest>>>,
+    /// Whether the log says what each sandbox consists of.
+    pub debug_sandbox: bool,
 }
 
 /// A specification that holds these tools, and the network if that is asked for.
@@ -283,6 +285,9 @@ impl Context<'_> {
     /// # Errors
     /// When the sandbox can't be made, the run is cancelled, or the command fails.
     pub fn run(&mut self, spec: &Spec) -> Result<(), StageError> {
+        if self.debug_sandbox {
+            self.note(&format!("sandbox: {}", spec.describe()));
+        }
         let exit = spec.run(Input::Null, Output::Merged(self.log), self.cancel)?;
         if exit.success() {
             return Ok(());

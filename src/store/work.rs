@@ -6,12 +6,19 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, FlockOperation, IFlags, Mode, Timespec, Timestamps, UTIME_NOW, UTIME_OMIT};
 
 use super::error::Context;
 use super::root::Gate;
 use super::{Entry, MergedTree, Meta, Store, StoreError, walk};
+
+/// What the names of directories start with that were kept on a user's wish.
+const KEPT: &str = "kept.";
+
+/// How long these stay.
+const KEPT_FOR: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// A directory of this run's own, removed when dropped.
 #[derive(Debug)]
@@ -29,6 +36,17 @@ impl WorkDir {
     /// A path within.
     pub fn join(&self, name: impl AsRef<Path>) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Keeps the directory for a week, for somebody who wants to look at what failed. Its new path is the answer.
+    ///
+    /// # Errors
+    /// When it can't be renamed.
+    pub fn keep(self) -> Result<PathBuf, StoreError> {
+        let name = self.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let kept = self.path.with_file_name(format!("{KEPT}{name}"));
+        fs::rename(&self.path, &kept).context("rename", &self.path)?;
+        Ok(kept)
     }
 
     /// Makes the pair of directories that an overlay mount takes, `upper` and `work`. In an overlay the upper
@@ -102,7 +120,13 @@ pub(super) fn remove_stale(store: &Store) -> Result<(), StoreError> {
     {
         let Some(_gate) = Gate::try_alone(&store.dir)? else { return Ok(()) };
         for entry in fs::read_dir(&tmp).context("read", &tmp)? {
-            let path = entry.context("read", &tmp)?.path();
+            let entry = entry.context("read", &tmp)?;
+            let path = entry.path();
+            let kept = entry.file_name().to_string_lossy().starts_with(KEPT);
+            let age = entry.metadata().and_then(|meta| meta.modified()).ok().and_then(|time| time.elapsed().ok());
+            if kept && age.is_none_or(|age| age < KEPT_FOR) {
+                continue;
+            }
             let Ok(lock) = File::open(&path) else { continue };
             if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_ok() {
                 stale.push((path, lock));

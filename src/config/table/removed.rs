@@ -11,7 +11,6 @@ const REMOVED: &[(&str, &str)] = &[
     ("NetworkVeth", "use RuntimeNetwork=interface"),
     ("QemuBootParam", "use KernelCommandLineExtra="),
     ("QemuCdrom", "use DiskType=scsi-cd"),
-    ("QemuGui", "use Console=gui"),
     ("QemuHeadless", "use Console=native"),
     ("RootSize", "describe partitions in mkosi.repart/"),
     ("RuntimeScratch", "use a definition in mkosi.repart/ or RuntimeTrees="),
@@ -25,6 +24,23 @@ const REMOVED: &[(&str, &str)] = &[
     ("WithUnifiedKernelImages", "use UnifiedKernelImages="),
 ];
 
+/// A boolean of an older version that is two values of another setting now.
+pub struct Turned {
+    /// The old name.
+    pub name: &'static str,
+    /// The setting.
+    pub setting: &'static str,
+    /// What a false and a true value mean.
+    pub values: [&'static str; 2],
+}
+
+const TURNED: &[Turned] = &[Turned { name: "QemuGui", setting: "Console", values: ["native", "gui"] }];
+
+/// The boolean of an older version with this name.
+pub fn turned(name: &str) -> Option<&'static Turned> {
+    TURNED.iter().find(|turned| turned.name == name)
+}
+
 /// What to write instead of a setting that is gone.
 pub fn advice(name: &str) -> Option<&'static str> {
     REMOVED.iter().find(|(removed, _)| *removed == name).map(|(_, advice)| *advice)
@@ -37,6 +53,9 @@ mod tests {
         for (name, _) in super::REMOVED {
             assert!(super::super::find(name).is_none(), "{name}");
         }
-        assert!(super::advice("QemuGui").is_some());
+        assert!(super::advice("QemuHeadless").is_some());
+        for turned in super::TURNED {
+            assert!(super::super::find(turned.name).is_none() && super::super::find(turned.setting).is_some());
+        }
     }
 }

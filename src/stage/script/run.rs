@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use super::carried::Carried;
 use super::environment::{CONFIG, Facts, Kind, config_json, environment, users};
 use super::{access, sources, wrappers};
+use crate::config::Image;
 use crate::sandbox::{Cancel, Input, Mount, Output, Spec};
 use crate::stage::{Context, Root, StageError, Tree};
 
@@ -173,11 +174,23 @@ pub fn variables(cx: &Context<'_>) -> BTreeMap<String, String> {
 
 /// The user's build directory: kept between builds and no part of any key.
 fn build_directory(cx: &Context<'_>) -> Result<Option<PathBuf>, StageError> {
+    let text = |setting| cx.view.text(setting).unwrap_or_default();
+    let [distribution, release, architecture] = ["Distribution", "Release", "Architecture"].map(text);
     let Some(directory) = cx.view.path("BuildDirectory") else {
         return Ok(None);
     };
-    let text = |setting| cx.view.text(setting).unwrap_or_default();
-    let own = directory.join(format!("{}~{}~{}", text("Distribution"), text("Release"), text("Architecture")));
+    let own = directory.join(own_name(distribution, release, architecture));
     std::fs::create_dir_all(&own).map_err(StageError::io("make the build directory", &own))?;
     Ok(Some(own))
+}
+
+/// The directory below `BuildDirectory=` that an image's build scripts fill.
+pub fn own_build_directory(image: &Image) -> Option<PathBuf> {
+    let text = |setting| image.text(setting).unwrap_or_default();
+    let [distribution, release, architecture] = ["Distribution", "Release", "Architecture"].map(text);
+    Some(image.path("BuildDirectory")?.join(own_name(distribution, release, architecture)))
+}
+
+fn own_name(distribution: &str, release: &str, architecture: &str) -> String {
+    format!("{distribution}~{release}~{architecture}")
 }
