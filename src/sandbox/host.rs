@@ -100,6 +100,24 @@ pub fn host_root(options: &HostRoot) -> Vec<Mount> {
     mounts
 }
 
+/// The steps that make a root file system without any tools: the private parts of [`host_root`], and the executable.
+pub fn bare_root() -> Vec<Mount> {
+    let mut mounts = vec![
+        file("/etc/passwd", PASSWD),
+        file("/etc/group", GROUP),
+        file("/etc/nsswitch.conf", NSSWITCH),
+        file("/etc/hosts", HOSTS),
+        Mount::Proc { target: "/proc".into() },
+        Mount::Dev { target: "/dev".into() },
+        Mount::Tmpfs { target: "/run".into(), mode: 0o755 },
+        Mount::Tmpfs { target: "/tmp".into(), mode: 0o1777 },
+        Mount::Tmpfs { target: "/var/tmp".into(), mode: 0o1777 },
+        Mount::Directory { target: "/sys".into(), mode: 0o555 },
+    ];
+    mounts.extend(own_names(&HostRoot::default()));
+    mounts
+}
+
 /// The executable and its names.
 fn own_names(options: &HostRoot) -> impl Iterator<Item = Mount> {
     let executable = executable();
