@@ -6,7 +6,7 @@ use super::options::Invocation;
 use super::progress::Terminal;
 use super::session::{self, Session};
 use crate::config::Loaded;
-use crate::exec::{ExecError, Options, execute, run_ahead};
+use crate::exec::{ExecError, Options, Shared, execute, run_ahead};
 use crate::plan::{Format, Plan, render};
 use crate::sandbox::Cancel;
 use crate::store::{Backend, Store};
@@ -39,17 +39,19 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
         jobs: 0,
         debug_shell: invocation.debug_shell,
     };
-    if !session.plan.ahead().is_empty() {
+    let shared = Shared::default();
+    while !session.plan.ahead().is_empty() {
         let terminal = Terminal::new(&session.plan, invocation.debug);
-        let result = run_ahead(&session.plan, &session.store, &options, &terminal, &cancel);
+        let result = run_ahead(&session.plan, &session.store, &options, &terminal, &cancel, &shared);
         terminal.finish();
-        if result.map_err(|error| failed(error, invocation.debug))? {
-            session = Session::open(invocation, loaded, refresh)?;
-            choose_backend(&session.store);
+        if !result.map_err(|error| failed(error, invocation.debug))? {
+            break;
         }
+        session = Session::open(invocation, loaded, refresh)?;
+        choose_backend(&session.store);
     }
     let terminal = Terminal::new(&session.plan, invocation.debug);
-    let result = execute(&session.plan, &session.store, &options, &terminal, &cancel);
+    let result = execute(&session.plan, &session.store, &options, &terminal, &cancel, &shared);
     terminal.finish();
     let summary = result.map_err(|error| failed(error, invocation.debug))?;
     metadata_age(&session);

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{EnvironmentError, Image, JsonError, Loaded, Value, apply_answer, environment};
-use crate::sandbox::{Cancel, Exit, HostRoot, Input, Mount, Output, PATH, Spec, host_root};
+use crate::sandbox::{Cancel, Exit, HostRoot, Input, Mount, Output, PATH, Spec, Tools, host_root};
 use crate::types::Architecture;
 
 const SOURCES: &str = "/work/src";
@@ -167,7 +167,8 @@ fn spec(image: &Image, script: &Path, outside: &BTreeMap<String, String>, debug:
         read_only: true,
         optional: false,
     };
-    let tools = image.path("ToolsTree").unwrap_or(Path::new("/")).to_owned();
+    let layers = image.path("ToolsTree").filter(|tree| *tree != Path::new("/")).map(Path::to_owned);
+    let tools = Tools { layers: layers.into_iter().collect(), ..Tools::default() };
     let mut mounts = host_root(&HostRoot { tools, ..HostRoot::default() });
     mounts.push(Mount::Directory { target: SOURCES.into(), mode: 0o755 });
     let mut sources: Vec<(PathBuf, &Path)> = image

@@ -8,7 +8,7 @@ use super::options::Invocation;
 use crate::config::table::SETTINGS;
 use crate::config::{Image, Loaded, Origin, Sourced, Value, environment};
 use crate::exec::{Force, HostDigests, StoreLookup};
-use crate::plan::{self, Declarations, NodeId, Plan, PlanError, Preview, compile, preview};
+use crate::plan::{self, Declarations, NodeId, Plan, PlanError, Preview, ToolsTree, compile, preview};
 use crate::store::{Hasher, Store};
 
 /// A store and the plan of the images that were asked for.
@@ -29,12 +29,13 @@ impl Session {
     pub fn open(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow::Result<Self> {
         let declarations = declarations()?;
         let goals = goals(loaded);
-        for image in goals.iter().filter_map(|name| loaded.image(name)) {
+        for image in goals.iter().filter_map(|name| loaded.image(name)).chain(default_tools(loaded)) {
             plan::check(image, &declarations)?;
         }
         let store = Store::open(&store_directory(loaded.image("main")))?;
         let hasher = Hasher::new(&store);
-        let mut images: Vec<Image> = loaded.images.iter().map(with_output_directory).collect();
+        let mut images: Vec<Image> =
+            loaded.images.iter().chain(default_tools(loaded)).map(with_output_directory).collect();
         for image in &mut images {
             take_environment_files(image)?;
         }
@@ -58,6 +59,12 @@ impl Session {
     }
 }
 
+/// The default tools tree, where some image runs its programs.
+fn default_tools(loaded: &Loaded) -> Option<&Image> {
+    let wanted = |image: &Image| ToolsTree::of(image) == ToolsTree::Default;
+    loaded.tools.as_ref().filter(|_| loaded.images.iter().any(wanted))
+}
+
 /// The declarations of the stages.
 fn declarations() -> Result<Declarations, PlanError> {
     let known: Vec<&str> = SETTINGS.iter().map(|setting| setting.name).collect();
@@ -71,7 +78,7 @@ fn declarations() -> Result<Declarations, PlanError> {
 pub fn unsupported(loaded: &Loaded) -> Result<Vec<String>, PlanError> {
     let declarations = declarations()?;
     let mut lines = Vec::new();
-    for image in goals(loaded).iter().filter_map(|name| loaded.image(name)) {
+    for image in goals(loaded).iter().filter_map(|name| loaded.image(name)).chain(default_tools(loaded)) {
         for (setting, origin) in plan::unsupported(image, &declarations) {
             let line = format!("`{setting}=` ({origin}) is not supported yet and has no effect");
             // Images share what the main image hands down to them.

@@ -49,7 +49,7 @@ impl Apt<'_> {
     pub fn run<S: AsRef<str>>(&self, cx: &mut Cx<'_>, argv: &[S]) -> Result<Printed, Error> {
         let mut mounts = tools(cx, self.update);
         mounts.extend(self.mounts());
-        let mut env = environment();
+        let mut env = environment(cx);
         env.insert("APT_CONFIG".to_owned(), "/apt/apt.conf".to_owned());
         if self.update {
             env.extend(cx.network_environment.clone());
@@ -141,17 +141,17 @@ quiet "1";
 pub(super) const NOT_THERE: [&str; 4] = [" 404 ", " 410 ", "File not found", "No such file"];
 
 /// The environment of every tool here: the same on every host.
-pub(super) fn environment() -> BTreeMap<String, String> {
+pub(super) fn environment(cx: &Cx<'_>) -> BTreeMap<String, String> {
     let pairs = [
         // dpkg and apt hand this on to scripts in the tree, where the directories of our own don't exist.
-        ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
-        ("LC_ALL", "C.UTF-8"),
-        ("HOME", "/root"),
-        ("TMPDIR", "/tmp"),
-        ("DEBIAN_FRONTEND", "noninteractive"),
-        ("DEBCONF_INTERACTIVE_SEEN", "true"),
+        ("PATH", cx.tools.path("/usr/sbin:/usr/bin:/sbin:/bin")),
+        ("LC_ALL", "C.UTF-8".to_owned()),
+        ("HOME", "/root".to_owned()),
+        ("TMPDIR", "/tmp".to_owned()),
+        ("DEBIAN_FRONTEND", "noninteractive".to_owned()),
+        ("DEBCONF_INTERACTIVE_SEEN", "true".to_owned()),
     ];
-    pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The steps that show the tools.

@@ -13,7 +13,7 @@ use super::deb::Deb;
 use super::order::{paths, rounds};
 use super::unpack::{ENTRY, Plan};
 use super::{Cx, Error, Package, Repositories, Target, pool_path};
-use crate::sandbox::{BIN, EXECUTABLE, Mount, Spec, bare_root};
+use crate::sandbox::{BIN, EXECUTABLE, HostRoot, Mount, Spec, host_root};
 
 /// Where the tree is seen.
 const BUILDROOT: &str = "/buildroot";
@@ -244,7 +244,8 @@ impl<'a> Work<'a> {
             ["passwd", "group"].map(|name| (Path::new("/etc").join(name), Path::new("/buildroot/etc").join(name)));
         let is_users =
             |mount: &Mount| matches!(mount, Mount::File { target, .. } if users.iter().any(|(own, _)| own == target));
-        let mut mounts = if self.within { bare_root() } else { tools(cx, false) };
+        let mut mounts =
+            if self.within { host_root(&HostRoot { bare: true, ..HostRoot::default() }) } else { tools(cx, false) };
         mounts.retain(|mount| !is_users(mount));
         mounts.extend(users.clone().map(|(target, points_to)| Mount::Symlink { target, points_to }));
         for directory in ["/apt/etc", "/apt/lists", "/apt/state", "/apt/pool"] {
@@ -265,7 +266,7 @@ impl<'a> Work<'a> {
             mounts.push(Mount::Tmpfs { target: path("run"), mode: 0o755 });
         }
         mounts.push(file("/apt/script", script));
-        let mut env = environment();
+        let mut env = environment(cx);
         if self.within {
             env.insert("BUILDROOT".to_owned(), BUILDROOT.to_owned());
         }

@@ -27,7 +27,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::Cancel;
+use crate::sandbox::{Cancel, Tools};
 use crate::types::Architecture;
 
 pub use clean::{Installed, installed};
@@ -37,7 +37,7 @@ pub use host::Host;
 pub use install::{InstallOptions, install, install_base, install_seed, remove};
 pub use resolve::{Request, Resolution, prepare_cache, resolve};
 pub use seed::{seed_download, seed_packages};
-pub use sources::{Repositories, Settings, Source};
+pub use sources::{KEYRINGS, Repositories, Settings, Source};
 pub use sync::{SyncInfo, sync};
 pub use unpack::hidden_entry;
 
@@ -99,8 +99,8 @@ pub struct Cx<'a> {
     pub cancel: &'a Cancel,
     /// Takes everything that the tools print.
     pub log: &'a mut (dyn Write + Send),
-    /// The root directory that the tools come from: `/`, or a tools tree.
-    pub tools: PathBuf,
+    /// Where the tools come from.
+    pub tools: Tools,
     /// An existing directory on the host for temporary files, on the file system of the pool and the outputs.
     pub work: PathBuf,
     /// Variables for the commands that use the network, `https_proxy` for instance.

@@ -9,6 +9,7 @@ mod lookup;
 mod node;
 mod observer;
 mod scheduler;
+mod tools;
 
 pub use ahead::run_ahead;
 pub use digests::HostDigests;
@@ -16,6 +17,15 @@ pub use error::ExecError;
 pub use lookup::StoreLookup;
 pub use observer::{Event, Observer, Outcome};
 pub use scheduler::{Options, Summary, execute};
+
+/// What all nodes of one run of the program have in common, also where it runs nodes several times.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// The keys whose actions have run.
+    made: node::Made,
+    /// Trees that had to be put together by copying, by their layers.
+    trees: tools::Trees,
+}
 
 /// What a run ignores of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

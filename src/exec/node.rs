@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Event, ExecError, Observer, Options, Outcome};
+use super::{Event, ExecError, Observer, Options, Outcome, Shared};
 use crate::config::View;
 use crate::plan::{self, Node, NodeId, Reason, RootAccess, Sources};
 use crate::sandbox::Cancel;
@@ -42,6 +42,8 @@ pub struct Job<'a> {
     pub needs: BTreeMap<String, Artifact>,
     /// Why it runs whatever the store has.
     pub forced: Option<String>,
+    /// What all nodes of the run have in common.
+    pub shared: &'a Shared,
     /// The keys whose actions have run in this very run: their results are as good as forced ones.
     pub made: &'a Made,
 }
@@ -202,6 +204,7 @@ impl Job<'_> {
     fn call(&self, code: stage::StageFn, log: &mut Log<'_>) -> Result<Outputs, StageError> {
         let view = self.view();
         let work = self.store.work_dir(&self.node.stage)?;
+        let tools = self.tools()?;
         let layers = match self.needs.get("tree") {
             Some(Artifact::Tree { layers }) => {
                 layers.iter().map(|digest| self.store.need_layer(digest)).collect::<Result<Vec<Layer>, _>>()?
@@ -215,6 +218,7 @@ impl Job<'_> {
             sources: self.sources(),
             layers,
             profile: profile(self.node),
+            tools: &tools,
             store: self.store,
             work: &work,
             cached: self.built_before(),

@@ -12,14 +12,20 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
-use super::inputs::{Digests, Hashed, Outputs, by_need, file_inputs, hash_inputs, missing_tool, unmet};
-use super::{Declarations, PlanError, StageDecl};
+use super::inputs::{
+    Digests, Hashed, Outputs, SEED_STAGES, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, file_inputs, hash_inputs,
+    missing_tool, settle_bootstrap, unmet,
+};
+use super::{Declarations, PlanError, Programs, StageDecl};
 use crate::config::{Image, Origin};
 use crate::store::Slot;
 use crate::types::{Digest, Encoder};
 
 /// What the names of needs that enter no key begin with.
 pub(super) const UNKEYED: &str = "unkeyed";
+
+/// The setting that says whose certificates a tools tree is shown with.
+const CERTIFICATES: &str = "ToolsTreeCertificates";
 
 /// A node's place in the graph.
 pub type NodeId = NodeIndex<u32>;
@@ -121,19 +127,24 @@ impl Plan {
         nodes.filter(ahead).copied().collect::<BTreeSet<_>>().into_iter().collect()
     }
 
-    /// The nodes that the images asked for need, each after what it needs, the order being the same every time.
-    pub fn wanted(&self) -> Vec<NodeId> {
-        let mut wanted = BTreeSet::new();
-        let publishes = |id: &&NodeId| self.graph[**id].decl.publishes;
-        let goals = self.goals.iter().filter_map(|image| self.nodes.get(image));
-        let mut queue: Vec<NodeId> = goals.flat_map(|stages| stages.values().filter(publishes).copied()).collect();
+    /// These nodes and all that they need.
+    pub fn closure(&self, nodes: impl IntoIterator<Item = NodeId>) -> BTreeSet<NodeId> {
+        let mut all = BTreeSet::new();
+        let mut queue: Vec<NodeId> = nodes.into_iter().collect();
         while let Some(id) = queue.pop() {
-            if wanted.insert(id) {
+            if all.insert(id) {
                 queue.extend(self.needs(id).into_iter().map(|(need, _)| need));
             }
         }
+        all
+    }
+
+    /// The nodes that the images asked for need, each after what it needs, the order being the same every time.
+    pub fn wanted(&self) -> Vec<NodeId> {
+        let publishes = |id: &&NodeId| self.graph[**id].decl.publishes;
+        let goals = self.goals.iter().filter_map(|image| self.nodes.get(image));
         // Nodes are added after what they need, so the order of the indices is one.
-        wanted.into_iter().collect()
+        self.closure(goals.flat_map(|stages| stages.values().filter(publishes).copied())).into_iter().collect()
     }
 }
 
@@ -147,7 +158,7 @@ pub fn compile(
     goals: &[String],
     digests: &dyn Digests,
 ) -> Result<Plan, PlanError> {
-    let images: Vec<Arc<Image>> = by_need(declarations, images)?;
+    let images: Vec<Arc<Image>> = by_need(declarations, &settle_bootstrap(images, digests))?;
     let outputs = Outputs::of(&images);
     let hashed = hash_inputs(declarations, &images, &outputs, digests)?;
     let mut builder = Builder {
@@ -160,7 +171,9 @@ pub fn compile(
         declarations,
     };
     for index in 0..images.len() {
-        for (stage, decl) in declarations.iter() {
+        // What all others of an image may be run with comes first.
+        let (first, rest): (Vec<_>, Vec<_>) = declarations.iter().partition(|(stage, _)| SEED_STAGES.contains(stage));
+        for (stage, decl) in first.into_iter().chain(rest) {
             builder.add(index, stage, decl)?;
         }
     }
@@ -195,6 +208,7 @@ impl Builder<'_> {
         if node.skipped.is_none() {
             self.settings_and_tools(&mut node);
             self.files(index, &mut node, &mut edges)?;
+            self.default_tools(&node, &mut edges)?;
             self.stages(&node, &mut edges);
         }
         let id = match self.identity(&node, &edges) {
@@ -229,7 +243,16 @@ impl Builder<'_> {
             let digest = Encoder::new("mkosi.test", 1).number(u64::from(outcome)).finish();
             node.inputs.insert(format!("test/{test}"), digest);
         }
-        for tool in &node.decl.tools {
+        if ToolsTree::of(&node.image) != ToolsTree::Host && !SEED_STAGES.contains(&node.stage.as_str()) {
+            // The digest of the whole tree stands for all that is in it.
+            if node.decl.programs() == Programs::Keyed {
+                let mut encoder = Encoder::new("mkosi.setting", 1);
+                node.image.get(CERTIFICATES).encode(&mut encoder);
+                node.inputs.insert(format!("setting/{CERTIFICATES}"), encoder.finish());
+            }
+            return;
+        }
+        for tool in node.decl.named_tools() {
             let digest = self.hashed.tools.get(tool).copied().unwrap_or_else(missing_tool);
             node.inputs.insert(format!("tool/{tool}"), digest);
         }
@@ -258,11 +281,35 @@ impl Builder<'_> {
                 edges.insert(input.name, edge);
                 continue;
             }
-            if let Some(digest) = self.hashed.paths.get(&(input.path.clone(), input.hidden.clone(), input.owners)) {
+            let place = (input.path.clone(), input.hidden.clone(), input.owners);
+            if let Some(digest) = self.hashed.paths.get(&place).filter(|_| input.keyed) {
                 node.inputs.insert(input.name.clone(), *digest);
             }
             node.sources.insert(input.name, Source::Host { path: input.path, hidden: input.hidden });
         }
+        Ok(())
+    }
+
+    /// The edge from the default tools tree, or a first tree, to a stage that runs programs of it.
+    fn default_tools(&self, node: &Node, edges: &mut BTreeMap<String, (NodeId, String)>) -> Result<(), PlanError> {
+        let from = ToolsTree::of(&node.image);
+        if !matches!(from, ToolsTree::Default | ToolsTree::Seed) {
+            return Ok(());
+        }
+        let input = match node.decl.programs() {
+            Programs::None => return Ok(()),
+            Programs::Unkeyed => format!("{UNKEYED}/{TOOLS}"),
+            Programs::Keyed => TOOLS.to_owned(),
+        };
+        let edge = match from {
+            ToolsTree::Seed => self.tree(&node.image.name, "seed").map(|id| (id, "tree".to_owned())),
+            _ => {
+                let tools = self.images.iter().find(|image| image.name == TOOLS_IMAGE);
+                tools.and_then(|tools| self.output_of(tools))
+            }
+        };
+        let edge = edge.ok_or_else(|| PlanError::NoToolsTree { image: node.image.name.clone() })?;
+        edges.insert(input, edge);
         Ok(())
     }
 

@@ -64,6 +64,21 @@ pub enum Sources {
     All,
 }
 
+/// Whether a stage runs programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Programs {
+    /// It is made by this program alone: another tools tree changes nothing.
+    None,
+    /// It does, and what it makes is the same whichever they are.
+    Unkeyed,
+    /// It does.
+    Keyed,
+}
+
+/// Settings that say where programs come from. They count for every stage that runs some: not their values, but what
+/// lies where they point.
+const OF_PROGRAMS: [&str; 3] = ["ExtraSearchPaths", "ToolsTree", "ToolsTreeCertificates"];
+
 /// What the sandbox of a stage holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -116,9 +131,12 @@ pub struct StageDecl {
     /// Those settings whose host files are inputs.
     #[serde(default)]
     pub files: Vec<String>,
-    /// Programs of the host that it runs.
+    /// Programs that it runs, of the host or of the tools tree; `*` for whichever it likes.
     #[serde(default)]
     pub tools: Vec<String>,
+    /// Programs that it runs and that never change what it makes: no part of the key.
+    #[serde(default)]
+    pub unkeyed_tools: Vec<String>,
     /// Conditions that must all hold.
     #[serde(default)]
     pub when: Vec<String>,
@@ -154,6 +172,20 @@ impl StageDecl {
     /// The view of an image that the stage's code gets.
     pub fn view(&self, stage: &str, image: &Image) -> View {
         View::new(stage, image, self.visible()).with_tests(self.outcomes(image))
+    }
+
+    /// The programs that it names.
+    pub fn named_tools(&self) -> impl Iterator<Item = &str> {
+        self.tools.iter().map(String::as_str).filter(|name| *name != "*")
+    }
+
+    /// Whether it runs programs, and whether these are in its key.
+    pub fn programs(&self) -> Programs {
+        match (self.tools.is_empty(), self.unkeyed_tools.is_empty()) {
+            (false, _) => Programs::Keyed,
+            (true, false) => Programs::Unkeyed,
+            (true, true) => Programs::None,
+        }
     }
 
     /// Every output, the tree first.
@@ -231,7 +263,9 @@ impl Declarations {
     /// Every setting that some stage declares.
     pub fn claimed_settings(&self) -> std::collections::BTreeSet<&str> {
         let conditions = self.stages.values().flat_map(|d| d.parsed.conditions().flat_map(Condition::settings));
-        self.stages.values().flat_map(|d| d.visible()).chain(conditions).collect()
+        let programs = self.stages.values().any(|d| d.programs() != Programs::None);
+        let of_programs = OF_PROGRAMS.iter().copied().filter(|_| programs);
+        self.stages.values().flat_map(|d| d.visible()).chain(conditions).chain(of_programs).collect()
     }
 }
 

@@ -90,6 +90,12 @@ pub enum PlanError {
         /// That image's format.
         format: Box<str>,
     },
+    /// The default tools tree is wanted, and there is no such image.
+    #[error("image `{image}`: `ToolsTree=default` is set, and the image `tools` makes no directory")]
+    NoToolsTree {
+        /// The image.
+        image: String,
+    },
     /// A path lies inside another image's output, where it can't be told what will be there.
     #[error(
         "image `{image}`: `{setting}=` names {}, which lies inside the output of image `{other}`; \

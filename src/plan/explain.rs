@@ -36,6 +36,8 @@ pub enum Reason {
         /// The stage that runs.
         stage: String,
     },
+    /// A node of the tools tree runs, so that it can't be known yet which programs it runs.
+    Tools,
     /// The user asked for it.
     Asked(String),
     /// What it publishes is not as it should be.
@@ -48,6 +50,7 @@ impl fmt::Display for Reason {
             Self::Never => f.write_str("never built"),
             Self::Gone => f.write_str("its result is no longer in the store"),
             Self::Needs { stage } => write!(f, "needs `{stage}`, which runs"),
+            Self::Tools => f.write_str("needs the tools tree, which is being made"),
             Self::Asked(what) | Self::Output(what) => f.write_str(what),
             Self::Input { name, change } => {
                 let how = match change {
@@ -83,6 +86,7 @@ pub fn input_in_words(name: &str) -> String {
             None => format!("the tree of `{need}`"),
         },
         (Some("tree"), None, ..) => "the tree below".to_owned(),
+        (Some("tools"), None, ..) => "the tools tree".to_owned(),
         _ => format!("`{name}`"),
     }
 }

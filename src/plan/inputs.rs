@@ -8,7 +8,8 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{Declarations, PlanError, StageDecl, hidden_paths};
+use super::compile::UNKEYED;
+use super::{Declarations, PlanError, Programs, StageDecl, hidden_paths};
 use crate::config::{Image, Value};
 use crate::types::{Digest, Encoder};
 
@@ -40,6 +41,73 @@ pub(super) fn missing_tool() -> Digest {
     Encoder::new("mkosi.tool.missing", 1).finish()
 }
 
+/// The name of the default tools tree among the images.
+pub(super) const TOOLS_IMAGE: &str = "tools";
+
+/// The name of the input that is the tools tree.
+pub(super) const TOOLS: &str = "tools";
+
+/// What the names of the inputs for `ExtraSearchPaths=` begin with.
+pub(super) const SEARCH: &str = "file/ExtraSearchPaths/";
+
+/// Where an image's programs come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToolsTree<'a> {
+    /// The host.
+    Host,
+    /// A directory, or what another image makes of it.
+    Path(&'a Path),
+    /// The default tools tree, an image of its own.
+    Default,
+    /// A first tree, which is made by stages of the image itself.
+    Seed,
+}
+
+impl<'a> ToolsTree<'a> {
+    /// What `ToolsTree=` says.
+    pub fn of(image: &'a Image) -> Self {
+        match image.get("ToolsTree") {
+            _ if bootstraps(image) => Self::Seed,
+            Value::Path(path) if path != Path::new("/") => Self::Path(path),
+            Value::Text(word) if word == "default" || word == "yes" => Self::Default,
+            _ => Self::Host,
+        }
+    }
+}
+
+/// The stages that make a first tree, where there is nothing yet to make it with.
+pub(super) const SEED_STAGES: [&str; 2] = ["seed-packages", "seed"];
+
+/// The setting that says whether a first tree is made.
+const BOOTSTRAP: &str = "ToolsTreeBootstrap";
+
+/// What a host has to have for the tools tree to be made with its own programs.
+const PACKAGE_MANAGER: [&str; 2] = ["apt-get", "dpkg"];
+
+fn bootstraps(image: &Image) -> bool {
+    image.name == TOOLS_IMAGE && image.text(BOOTSTRAP) == Some("enabled")
+}
+
+/// Decides whether a first tree is made, where that is left to us: for the default tools tree, of Debian, on a host
+/// without apt or dpkg. No other image has one.
+pub(super) fn settle_bootstrap(images: &[Image], digests: &dyn Digests) -> Vec<Image> {
+    let lacks = |tool: &&str| matches!(digests.tool(tool), Ok(None));
+    let settle = |image: &Image| {
+        let mut image = image.clone();
+        let tools = image.name == TOOLS_IMAGE && image.text("Distribution") == Some("debian");
+        let wanted = match image.text(BOOTSTRAP) {
+            Some("enabled") => tools,
+            Some("auto") => tools && PACKAGE_MANAGER.iter().any(lacks),
+            _ => false,
+        };
+        if let Some(sourced) = image.values.get_mut(BOOTSTRAP) {
+            sourced.value = Value::text(if wanted { "enabled" } else { "disabled" });
+        }
+        image
+    };
+    images.iter().map(settle).collect()
+}
+
 /// The images in an order in which each comes after those whose outputs it uses.
 pub(super) fn by_need(declarations: &Declarations, images: &[Image]) -> Result<Vec<Arc<Image>>, PlanError> {
     let images: Vec<Arc<Image>> = images.iter().cloned().map(Arc::new).collect();
@@ -61,6 +129,11 @@ pub(super) fn by_need(declarations: &Declarations, images: &[Image]) -> Result<V
             if let Some(other) = outputs.producer(&input.path, index) {
                 graph.add_edge(other, index, ());
             }
+        }
+        if ToolsTree::of(image) == ToolsTree::Default
+            && let Some(tools) = images.iter().position(|other| other.name == TOOLS_IMAGE)
+        {
+            graph.add_edge(tools, index, ());
         }
     }
     match petgraph::algo::toposort(&graph, None) {
@@ -131,6 +204,8 @@ pub(super) struct FileInput {
     /// Whether the owners of files count: a base is a whole tree, and what else lies in a project belongs to whoever
     /// cloned it.
     pub owners: bool,
+    /// Whether it is in the key.
+    pub keyed: bool,
 }
 
 /// The file inputs of a stage for an image.
@@ -159,11 +234,38 @@ pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
                     path: path.to_path_buf(),
                     hidden,
                     owners: setting == "BaseTrees",
+                    keyed: true,
                 });
             }
         }
     }
+    inputs.extend(tool_inputs(image, decl));
     inputs
+}
+
+/// The files that a stage's programs are: the tools tree, where that is a path, and the directories of
+/// `ExtraSearchPaths=`.
+fn tool_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
+    let keyed = match decl.programs() {
+        Programs::None => return Vec::new(),
+        Programs::Unkeyed => false,
+        Programs::Keyed => true,
+    };
+    let input = |name: &str, setting: &str, path: &Path, owners| FileInput {
+        name: if keyed { name.to_owned() } else { format!("{UNKEYED}/{name}") },
+        setting: setting.to_owned(),
+        path: path.to_path_buf(),
+        hidden: Vec::new(),
+        owners,
+        keyed,
+    };
+    let search = image.get("ExtraSearchPaths").paths().into_iter().enumerate();
+    let search = search.map(|(index, path)| input(&format!("{SEARCH}{index:02}"), "ExtraSearchPaths", path, false));
+    let tree = match ToolsTree::of(image) {
+        ToolsTree::Path(path) => Some(input(TOOLS, "ToolsTree", path, true)),
+        ToolsTree::Host | ToolsTree::Default | ToolsTree::Seed => None,
+    };
+    search.chain(tree).collect()
 }
 
 /// Digests of everything on the host that some node of the graph hashes, each path once.
@@ -191,9 +293,11 @@ pub(super) fn hash_inputs(
             if unmet(image, decl).is_some() {
                 continue;
             }
-            tools.extend(decl.tools.iter().map(String::as_str));
-            host.extend(decl.host_files.iter().map(String::as_str));
-            for input in file_inputs(image, decl) {
+            if ToolsTree::of(image) == ToolsTree::Host || SEED_STAGES.contains(&stage) {
+                tools.extend(decl.named_tools());
+                host.extend(decl.host_files.iter().map(String::as_str));
+            }
+            for input in file_inputs(image, decl).into_iter().filter(|input| input.keyed) {
                 if outputs.producer(&input.path, own).is_none() {
                     let place = (input.path, input.hidden, input.owners);
                     wanted.entry(place).or_insert((image.name.clone(), input.setting));

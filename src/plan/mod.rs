@@ -17,10 +17,10 @@ mod unclaimed;
 
 pub use compile::{Edge, Node, NodeId, Plan, Source, compile};
 pub use condition::Condition;
-pub use decl::{Declarations, Network, Pool, RootAccess, SandboxProfile, Sources, StageDecl};
+pub use decl::{Declarations, Network, Pool, Programs, RootAccess, SandboxProfile, Sources, StageDecl};
 pub use error::PlanError;
 pub use explain::{Change, Reason, explain, input_in_words};
-pub use inputs::Digests;
+pub use inputs::{Digests, ToolsTree};
 pub use key::{key_of, node_inputs};
 pub use need::{Need, Parsed};
 pub use preview::{Lookup, Preview, State, preview};

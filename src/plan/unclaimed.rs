@@ -4,7 +4,7 @@
 //! Reads the declarations and the settings table alone, so that it follows the stages as they come.
 
 use super::{Declarations, PlanError};
-use crate::config::table::{self, Default, Kind, SETTINGS, Setting};
+use crate::config::table::{self, Default, Kind, SETTINGS, Scope, Setting};
 use crate::config::{Image, Origin, Value};
 
 /// Settings that have done all they do once it is known which images are built, and after which.
@@ -27,6 +27,8 @@ pub fn unclaimed(declarations: &Declarations) -> Vec<&'static Setting> {
             && setting.stores == setting.name
             && !claimed.contains(setting.name)
             && !CHOOSES_IMAGES.contains(&setting.name)
+            // These are settings of another image, the default tools tree, under a name of their own.
+            && setting.scope != Scope::Tools
     };
     SETTINGS.iter().filter(missing).copied().collect()
 }

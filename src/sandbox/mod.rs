@@ -24,7 +24,7 @@ mod userns;
 mod verb;
 mod wire;
 
-pub use host::{BIN, EXECUTABLE, HostRoot, PATH, bare_root, host_root};
+pub use host::{BIN, EXECUTABLE, HostRoot, PATH, SEARCH, Tools, host_root};
 pub use probe::probe_overlay;
 pub use run::{Cancel, Error, Exit, Input, Output, set_executable};
 pub use spec::{Mount, Spec};

@@ -30,6 +30,14 @@ pub enum Mount {
         /// The path in the sandbox.
         target: PathBuf,
     },
+    /// Parts of a tree that is made of directories on the host, read-only: each at the same path in the sandbox. A
+    /// symbolic link is made anew, and what the tree lacks is passed over.
+    Parts {
+        /// The directories, lowest first.
+        lowers: Vec<PathBuf>,
+        /// The parts, as absolute paths in the tree.
+        parts: Vec<PathBuf>,
+    },
     /// An empty file system in memory.
     Tmpfs {
         /// The path in the sandbox.

@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::apply::APPLY;
-use super::{Outputs, StageError};
+use super::{Outputs, StageError, Tools};
 use crate::config::View;
-use crate::sandbox::{Cancel, HostRoot, Input, Mount, Output, PATH, Spec, host_root};
+use crate::sandbox::{self, Cancel, HostRoot, Input, Mount, Output, PATH, Spec, host_root};
 use crate::store::{
     Artifact, Backend, Ingest, Layer, Materialise, MergedTree, Store, WorkDir, lower_dirs, materialise,
 };
@@ -81,6 +81,8 @@ pub struct Context<'a> {
     pub layers: Vec<Layer>,
     /// What its sandbox holds.
     pub profile: Profile,
+    /// Where the programs of its sandbox come from.
+    pub tools: &'a Tools,
     /// The store.
     pub store: &'a Store,
     /// A fresh directory of its own on the store's file system; removed afterwards.
@@ -99,16 +101,17 @@ pub struct Context<'a> {
     pub debug_shell: bool,
 }
 
-/// A specification that holds the host's tools, and the network if that is asked for.
-pub fn host_spec(argv: &[&str], network: bool) -> Spec {
+/// A specification that holds these tools, and the network if that is asked for.
+pub fn host_spec(argv: &[&str], network: bool, tools: &sandbox::Tools) -> Spec {
+    let root = HostRoot { network, names: vec![APPLY.to_owned()], tools: tools.clone(), ..HostRoot::default() };
     let mut spec = Spec {
         argv: argv.iter().map(|word| (*word).to_owned()).collect(),
-        mounts: host_root(&HostRoot { network, names: vec![APPLY.to_owned()], ..HostRoot::default() }),
+        mounts: host_root(&root),
         network,
         ..Spec::default()
     };
     for (name, value) in [
-        ("PATH", PATH),
+        ("PATH", tools.path(PATH).as_str()),
         ("LANG", "C.UTF-8"),
         ("LC_ALL", "C.UTF-8"),
         ("TZ", "UTC"),
@@ -216,9 +219,9 @@ impl Context<'_> {
         Ok(Outputs::from([("tree".to_owned(), Artifact::Tree { layers })]))
     }
 
-    /// A specification that holds the host's tools, and the network if the stage declares it.
+    /// A specification that holds the stage's tools, and the network if the stage declares it.
     pub fn spec(&self, argv: &[&str]) -> Spec {
-        let mut spec = host_spec(argv, self.profile.network);
+        let mut spec = host_spec(argv, self.profile.network, &self.tools.sandbox);
         if let Some(epoch) = self.source_date_epoch() {
             spec.env.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string());
         }

@@ -1,7 +1,7 @@
 //! Packages of Debian and Ubuntu: metadata, resolution, download, and the layers that they are installed in.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -168,7 +168,7 @@ pub fn remove_packages(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     cx.close_tree(tree)
 }
 
-type Installer = fn(&mut Cx<'_>, Mount, &std::path::Path, &[Package], &InstallOptions) -> Result<(), distro::Error>;
+type Installer = fn(&mut Cx<'_>, Mount, &Path, &[Package], &InstallOptions) -> Result<(), distro::Error>;
 
 fn install(cx: &mut Context<'_>, tree: &Tree, need: &str, installer: Installer) -> Result<(), StageError> {
     let list = list(cx, need)?;
@@ -179,19 +179,24 @@ fn install(cx: &mut Context<'_>, tree: &Tree, need: &str, installer: Installer) 
         }
         use_package(cx, package)?;
     }
-    let options = InstallOptions {
-        docs: cx.view.bool("WithDocs"),
-        epoch: cx.view.get("SourceDateEpoch").as_number().and_then(|epoch| u64::try_from(epoch).ok()),
-        components: cx.view.texts("Repositories").into_iter().map(str::to_owned).collect(),
-        ..InstallOptions::new(&target(cx)?)
-    };
+    let options = install_options(cx)?;
     let mount = cx.tree_mount(tree);
     let pool = cx.store.pool();
     with_tools(cx, |tools| installer(tools, mount, &pool, &list, &options))
 }
 
+/// How the settings want packages to be installed.
+pub(super) fn install_options(cx: &Context<'_>) -> Result<InstallOptions, StageError> {
+    Ok(InstallOptions {
+        docs: cx.view.bool("WithDocs"),
+        epoch: cx.view.get("SourceDateEpoch").as_number().and_then(|epoch| u64::try_from(epoch).ok()),
+        components: cx.view.texts("Repositories").into_iter().map(str::to_owned).collect(),
+        ..InstallOptions::new(&target(cx)?)
+    })
+}
+
 /// Tells the store that a package of the pool is used, so that clean-up keeps it.
-fn use_package(cx: &Context<'_>, package: &Package) -> Result<(), StageError> {
+pub(super) fn use_package(cx: &Context<'_>, package: &Package) -> Result<(), StageError> {
     let path = distro::pool_path(&cx.store.pool(), package);
     match path.file_name() {
         Some(name) => Ok(cx.store.use_pool(&name.to_string_lossy())?),
@@ -222,6 +227,16 @@ fn target(cx: &Context<'_>) -> Result<Target, StageError> {
 
 /// The repositories that the settings ask for.
 pub(super) fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError> {
+    let mut host = Host::read(Path::new("/"));
+    host.keyrings = distro::KEYRINGS.into_iter().filter(|path| cx.tools.has_file(Path::new(path))).collect();
+    if cx.profile.network {
+        host = host.with_network_settings();
+    }
+    repositories_for(cx, host)
+}
+
+/// The repositories that the settings ask for on a host.
+pub(super) fn repositories_for(cx: &Context<'_>, host: Host) -> Result<Repositories, StageError> {
     let text = |setting: &str| cx.view.text(setting).map(str::to_owned);
     let local = match cx.view.get("LocalMirror") {
         Value::Path(path) => Some(path.to_string_lossy().into_owned()),
@@ -236,17 +251,14 @@ pub(super) fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError>
         debug: false,
         proxy: text("ProxyUrl"),
     };
-    let mut host = Host::read(std::path::Path::new("/"));
-    if cx.profile.network {
-        host = host.with_network_settings();
-    }
     Repositories::new(&target(cx)?, &settings, &host).map_err(failure)
 }
 
 /// Variables that say how the network is reached. They change where bytes come from, never which.
 const NETWORK_VARIABLES: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
-fn with_tools<T>(
+/// Calls a function of `distro` with what it needs of the stage's context.
+pub(super) fn with_tools<T>(
     cx: &mut Context<'_>,
     action: impl FnOnce(&mut Cx<'_>) -> Result<T, distro::Error>,
 ) -> Result<T, StageError> {
@@ -255,7 +267,7 @@ fn with_tools<T>(
     let mut tools = Cx {
         cancel: cx.cancel,
         log: cx.log,
-        tools: PathBuf::from("/"),
+        tools: cx.tools.sandbox.clone(),
         parallel: true,
         work: cx.work.path().to_path_buf(),
         network_environment: variables
@@ -265,7 +277,7 @@ fn with_tools<T>(
     action(&mut tools).map_err(failure)
 }
 
-fn failure(error: distro::Error) -> StageError {
+pub(super) fn failure(error: distro::Error) -> StageError {
     match error {
         distro::Error::Sandbox(error) => error.into(),
         distro::Error::Gone { files } => StageError::Stale {
@@ -320,7 +332,7 @@ fn base_layers(cx: &mut Context<'_>) -> Result<Vec<Digest>, StageError> {
 }
 
 /// A link with a name of its own to a file of the store: an archive is told by its name.
-fn named(cx: &Context<'_>, index: usize, name: &str, file: &std::path::Path) -> Result<std::path::PathBuf, StageError> {
+fn named(cx: &Context<'_>, index: usize, name: &str, file: &Path) -> Result<PathBuf, StageError> {
     let link = cx.scratch(&format!("named-{index}"))?.join(name);
     std::fs::hard_link(file, &link).map_err(StageError::io("link", &link))?;
     Ok(link)

@@ -13,13 +13,14 @@ mod output;
 pub mod publish;
 mod remove;
 pub mod script;
+mod seed;
 mod tools;
 
 use std::collections::BTreeMap;
 
 pub use context::{Context, Profile, Root, Source, Tree};
 pub use error::StageError;
-pub use tools::find_tool;
+pub use tools::{Tools, find_tool};
 
 use crate::store::Artifact;
 
@@ -32,6 +33,8 @@ pub type StageFn = fn(&mut Context<'_>) -> Result<Outputs, StageError>;
 /// Every stage's code by the name of its declaration. A test holds the two lists equal.
 pub const STAGES: &[(&str, StageFn)] = &[
     ("sync-scripts", script::sync),
+    ("seed-packages", seed::packages),
+    ("seed", seed::tree),
     ("sync", debian::sync),
     ("resolve", debian::resolve),
     ("download", debian::download),

@@ -7,11 +7,11 @@ use std::path::PathBuf;
 
 use mkosi::config::table::{Item, Kind, SETTINGS, Setting};
 use mkosi::config::{Image, Value};
-use mkosi::plan::{Declarations, Plan, compile};
+use mkosi::plan::{Declarations, Plan, Programs, ToolsTree, compile};
 use mkosi::types::Digest;
 use rayon::prelude::*;
 
-use super::support::{Fake, Project, declarations, edges, keys_by_stage, rich, with};
+use super::support::{Fake, Project, declarations, edges, keys_by_stage, rich, tools_image, with};
 
 /// A path that nothing else names.
 const ELSEWHERE: &str = "/elsewhere/flip";
@@ -125,7 +125,9 @@ impl Case {
             let lists = |list: &[String]| list.iter().any(|name| name == setting);
             let tested = decl.parsed.tests.iter().any(|test| test.holds(&self.image) != test.holds(other));
             let noticed = (lists(&decl.settings) && seen) || (lists(&decl.files) && moved) || tested;
-            if before != after || (before && noticed) {
+            let programs = decl.programs() == Programs::Keyed
+                && (ToolsTree::of(&self.image) != ToolsTree::of(other) || (setting == "ExtraSearchPaths" && moved));
+            if before != after || (before && (noticed || programs)) {
                 stages.insert(stage.to_owned());
             }
             let conditions = decl.when.iter().chain(&decl.tests);
@@ -191,8 +193,10 @@ fn each_setting_changes_just_the_stages_that_declare_it() {
             for value in &values {
                 let image = with(&case.image, setting.name, value.clone());
                 let what = format!("{}={value:?} instead of {old:?}", setting.name);
-                let plan = case.project.compile(std::slice::from_ref(&image));
-                case.check(&what, &case.expected(setting.name, &image), conditional, &plan);
+                let tools = (ToolsTree::of(&image) == ToolsTree::Default).then(tools_image);
+                let edges = conditional || tools.is_some();
+                let plan = case.project.compile(&[image.clone()].into_iter().chain(tools).collect::<Vec<_>>());
+                case.check(&what, &case.expected(setting.name, &image), edges, &plan);
             }
             values.len()
         })
@@ -251,9 +255,9 @@ fn each_file_changes_just_the_stages_that_declare_its_setting() {
 #[test]
 fn each_tool_changes_just_the_stages_that_run_it() {
     let case = Case::new();
-    let tools: BTreeSet<&String> = case.declarations.iter().flat_map(|(_, decl)| &decl.tools).collect();
+    let tools: BTreeSet<&str> = case.declarations.iter().flat_map(|(_, decl)| decl.named_tools()).collect();
     for tool in &tools {
-        let own = stages_with(&case, |decl| decl.tools.contains(tool));
+        let own = stages_with(&case, |decl| decl.named_tools().any(|name| name == *tool));
         for missing in [false, true] {
             case.check(tool, &own, false, &after(&case, tool, missing));
         }

@@ -189,3 +189,11 @@ pub fn four() -> Project {
         ("mkosi.images/two.conf", &sub("Packages=bash\nHostname=two\n")),
     ])
 }
+
+/// A default tools tree.
+pub fn tools_image() -> Image {
+    let files = [("mkosi.conf", "[Distribution]\nDistribution=debian\nRelease=bookworm\n[Content]\nPackages=apt\n")];
+    let image = with(&Project::new(&files).image(), "Format", Value::text("directory"));
+    let image = with(&image, "OutputDirectory", Value::Path("/tools".into()));
+    Image { name: "tools".to_owned(), ..image }
+}

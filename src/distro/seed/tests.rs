@@ -19,7 +19,7 @@ fn the_packages_of_a_real_release() {
     let mut cx = Cx {
         cancel: &cancel,
         log: &mut log,
-        tools: "/".into(),
+        tools: crate::sandbox::Tools::default(),
         work: work.path().to_owned(),
         network_environment: BTreeMap::new(),
         parallel: true,

@@ -6,7 +6,7 @@ use std::io::Write;
 use super::environment::{CONFIG, Facts, Kind, config_json, environment};
 use super::{run, sources};
 use crate::config::{Image, View};
-use crate::sandbox::{Cancel, Input, Mount, Output};
+use crate::sandbox::{Cancel, Input, Mount, Output, Tools};
 use crate::stage::{StageError, context::host_spec};
 
 /// The settings that a clean script knows of.
@@ -47,7 +47,7 @@ pub fn clean(image: &Image, log: &mut (dyn Write + Send), cancel: &Cancel) -> Re
         })
         .collect::<Result<Vec<_>, StageError>>()?;
     for script in view.get("CleanScripts").paths() {
-        let mut spec = host_spec(&[Kind::Clean.path()], false);
+        let mut spec = host_spec(&[Kind::Clean.path()], false, &Tools::default());
         spec.mounts.extend(sources::writable(view.get("BuildSources"), &hidden));
         let directory = view.path("OutputDirectory").unwrap_or(&image.project);
         spec.mounts.push(if directory.is_dir() {

@@ -6,7 +6,7 @@
 
 use crate::sandbox::{BIN, Mount, Spec};
 use crate::stage::context::BUILDROOT;
-use crate::stage::{Context, StageError, debian, find_tool};
+use crate::stage::{Context, StageError, debian};
 use crate::store::Artifact;
 
 /// Where apt's files are in the sandbox.
@@ -41,11 +41,11 @@ const DOCS: [&str; 5] = ["doc/*", "man/*", "groff/*", "gtk-doc/*", "info/*"];
 /// Adds the commands to a specification that has the image at [`BUILDROOT`].
 pub fn add(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
     for name in USERS {
-        if let Some(path) = find_tool(name) {
+        if let Some(path) = cx.tools.find(name) {
             command(spec, name, &format!("exec {} --root \"${{BUILDROOT:-{BUILDROOT}}}\" \"$@\"", path.display()));
         }
     }
-    if matches!(cx.view.text("Distribution"), Some("debian" | "ubuntu")) && find_tool("apt-get").is_some() {
+    if matches!(cx.view.text("Distribution"), Some("debian" | "ubuntu")) && cx.tools.find("apt-get").is_some() {
         apt(cx, spec)?;
     }
     Ok(())
@@ -105,7 +105,7 @@ fn apt(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
     let run = format!("{APT}/run");
     script(spec, &run, &RUN.replace("@APT@", APT));
     for name in APT_PROGRAMS.into_iter().chain(DPKG_PROGRAMS) {
-        if find_tool(name).is_none() {
+        if cx.tools.find(name).is_none() {
             continue;
         }
         // What changes the image needs its /proc and so on, and its users instead of the sandbox's.
