@@ -13,7 +13,7 @@ use super::deb::Deb;
 use super::order::{paths, rounds};
 use super::unpack::{ENTRY, Plan};
 use super::{Cx, Error, Package, Repositories, Target, pool_path};
-use crate::sandbox::{BIN, EXECUTABLE, HostRoot, Mount, Spec, host_root};
+use crate::sandbox::{BIN, EXECUTABLE, Mount, Spec};
 
 /// Where the tree is seen.
 const BUILDROOT: &str = "/buildroot";

@@ -289,7 +289,7 @@ pub(super) fn hash_inputs(
     let mut tools = BTreeSet::new();
     let mut host = BTreeSet::new();
     for (own, image) in images.iter().enumerate() {
-        for (_, decl) in declarations.iter() {
+        for (stage, decl) in declarations.iter() {
             if unmet(image, decl).is_some() {
                 continue;
             }

@@ -46,8 +46,6 @@ impl Tools {
 pub struct HostRoot {
     /// Where the programs come from.
     pub tools: Tools,
-    /// Whether there are no programs at all but our own.
-    pub bare: bool,
     /// Whether the network is the host's: name resolution is then set up as on the host.
     pub network: bool,
     /// Whether `/sys` is the host's, read-only; it is empty otherwise.
@@ -93,12 +91,8 @@ const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 /// `/etc`, private `/proc`, `/dev`, `/run`, `/tmp` and `/var/tmp`, and the executable itself in [`BIN`].
 pub fn host_root(options: &HostRoot) -> Vec<Mount> {
     let tools = &options.tools;
-    let mut mounts = match (options.bare, tools.layers.is_empty()) {
-        (true, _) => Vec::new(),
-        (false, true) => of_host(),
-        (false, false) => vec![of_tree(tools)],
-    };
-    if !options.bare && (tools.layers.is_empty() || tools.host_certificates) {
+    let mut mounts = if tools.layers.is_empty() { of_host() } else { vec![of_tree(tools)] };
+    if tools.layers.is_empty() || tools.host_certificates {
         mounts.extend(CERTIFICATES.iter().map(|path| from_host(path, true)));
     }
     mounts.extend([

@@ -277,7 +277,7 @@ pub(super) fn with_tools<T>(
     action(&mut tools).map_err(failure)
 }
 
-pub(super) fn failure(error: distro::Error) -> StageError {
+fn failure(error: distro::Error) -> StageError {
     match error {
         distro::Error::Sandbox(error) => error.into(),
         distro::Error::Gone { files } => StageError::Stale {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use super::debian::{failure, install_options, repositories_for, use_package, with_tools};
+use super::debian::{install_options, repositories_for, use_package, with_tools};
 use super::{Context, Outputs, StageError};
 use crate::distro::{self, Host, Package};
 use crate::store::Artifact;

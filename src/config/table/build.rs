@@ -68,7 +68,6 @@ pub(super) const SETTINGS: &[Setting] = &[
     .help("Directories with further packages for the default tools tree"),
     Setting::new("ToolsTreeBootstrap", SECTION, &["--tools-tree-bootstrap"], Kind::Feature)
         .scope(Scope::Multiversal)
-        .default(Default::Word("auto"))
         .help("Make a first Debian tree without a package manager of the host, to make the default tools tree with"),
     Setting::new("ToolsTreeCertificates", SECTION, &["--tools-tree-certificates"], Kind::Bool)
         .scope(Scope::Universal)
