@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 const LAYERS: &[&[&str]] = &[
     &["types"],
     &["config", "rootfs", "sandbox", "store"],
-    &["distro", "output"],
+    &["boot", "distro", "output"],
     &["stage"],
     &["plan"],
     &["exec"],
+    &["run"],
     &["cli"],
 ];
 

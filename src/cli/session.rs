@@ -1,12 +1,14 @@
 //! What building, explaining and cleaning have in common: the store, the compiled plan, and what is asked anew.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use super::options::Invocation;
+use super::verbs::Verb;
 use crate::config::table::SETTINGS;
-use crate::config::{Image, Loaded, Origin, Sourced, Value, environment};
+use crate::config::{Image, Loaded, Origin, Sourced, Value};
 use crate::exec::{Force, HostDigests, StoreLookup};
 use crate::plan::{self, Declarations, NodeId, Plan, PlanError, Preview, ToolsTree, compile, preview};
 use crate::store::{Hasher, Store};
@@ -36,8 +38,12 @@ impl Session {
         let hasher = Hasher::new(&store);
         let mut images: Vec<Image> =
             loaded.images.iter().chain(default_tools(loaded)).map(with_output_directory).collect();
+        let outside = outside();
         for image in &mut images {
-            take_environment_files(image)?;
+            image.take_environment_files(&outside)?;
+            let modules = loaded.default_modules.get(&image.name).map(Vec::as_slice).unwrap_or_default();
+            super::known_here::resolve(image, modules, Path::new("/proc"))?;
+            take_arguments(image, invocation);
         }
         let plan = compile(&declarations, &images, &goals, &HostDigests::new(&hasher))?;
         // Digests that could not be kept are made again next time.
@@ -47,14 +53,15 @@ impl Session {
 
     /// The nodes that the goals need, with their states.
     pub fn preview(&self, skipped: bool) -> Vec<Preview> {
-        let mut nodes: Vec<NodeId> = self.plan.wanted();
+        // In an order of need: a node that runs ahead may need a tools tree.
+        let mut nodes: BTreeSet<NodeId> = self.plan.closure(self.plan.ahead());
+        nodes.extend(self.plan.wanted());
         if skipped {
             let goals = self.plan.goals.iter().filter_map(|image| self.plan.nodes.get(image));
             let more = goals.flat_map(|stages| stages.values().copied());
             nodes.extend(more.filter(|id| self.plan.graph[*id].skipped.is_some()));
-            nodes.sort();
-            nodes.dedup();
         }
+        let nodes: Vec<NodeId> = nodes.into_iter().collect();
         preview(&self.plan, &nodes, &StoreLookup { store: &self.store, force: &self.force })
     }
 }
@@ -90,18 +97,19 @@ pub fn unsupported(loaded: &Loaded) -> Result<Vec<String>, PlanError> {
     Ok(lines)
 }
 
-/// What `EnvironmentFiles=` say counts like `Environment=`, which goes before it.
-fn take_environment_files(image: &mut Image) -> anyhow::Result<()> {
-    if image.get("EnvironmentFiles").is_empty() {
-        return Ok(());
+/// The environment of the program, as far as it is text.
+pub fn outside() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// What stands after `--` goes to build scripts. A look at the graph is one at what a build with these would do.
+fn take_arguments(image: &mut Image, invocation: &Invocation) {
+    if matches!(invocation.verb, Verb::Build | Verb::Graph) && !invocation.arguments.is_empty() {
+        let value = Value::List(invocation.arguments.iter().map(Value::text).collect());
+        image.values.insert(plan::ARGUMENTS, Sourced { value, origin: Origin::Default });
     }
-    let outside =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let variables = environment(image, &outside.collect())?;
-    let value = Value::Map(variables.into_iter().map(|(name, value)| (name, Value::Text(value))).collect());
-    let origin = image.values.get("Environment").map_or(Origin::Default, |sourced| sourced.origin.clone());
-    image.values.insert("Environment", Sourced { value, origin });
-    Ok(())
 }
 
 /// An image that names no output directory has its outputs in the project's.

@@ -6,6 +6,7 @@
 
 mod apt;
 mod clean;
+mod configuration;
 mod database;
 pub mod deb;
 pub mod deb822;
@@ -14,6 +15,7 @@ mod error;
 mod extract;
 mod host;
 mod install;
+mod local;
 mod order;
 mod resolve;
 mod seed;
@@ -31,10 +33,12 @@ use crate::sandbox::{Cancel, Tools};
 use crate::types::Architecture;
 
 pub use clean::{Installed, installed};
-pub use download::{download, pool_path};
+pub use configuration::{Configuration, Tree};
+pub use download::{download, is_in_pool, pool_path};
 pub use error::Error;
 pub use host::Host;
 pub use install::{InstallOptions, install, install_base, install_seed, remove};
+pub use local::{Local, is_local, local_preferences};
 pub use resolve::{Request, Resolution, prepare_cache, resolve};
 pub use seed::{seed_download, seed_packages};
 pub use sources::{KEYRINGS, Repositories, Settings, Source};

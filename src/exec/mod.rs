@@ -5,6 +5,7 @@
 mod ahead;
 mod digests;
 mod error;
+mod look;
 mod lookup;
 mod node;
 mod observer;
@@ -14,6 +15,7 @@ mod tools;
 pub use ahead::run_ahead;
 pub use digests::HostDigests;
 pub use error::ExecError;
+pub use look::{LookError, Place, look};
 pub use lookup::StoreLookup;
 pub use observer::{Event, Observer, Outcome};
 pub use scheduler::{Options, Summary, execute};

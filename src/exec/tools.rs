@@ -62,8 +62,17 @@ impl Job<'_> {
             Source::Host { path, .. } => Some(path.clone()),
             Source::Image => None,
         });
+        let names = ["need/sandbox-trees.tree", "unkeyed/sandbox-trees.tree"];
+        let trees = match names.iter().find_map(|name| self.needs.get(*name)) {
+            Some(Artifact::Tree { layers }) => {
+                let layers =
+                    layers.iter().map(|digest| self.store.need_layer(digest)).collect::<Result<Vec<_>, _>>()?;
+                lower_dirs(&layers)
+            }
+            _ => Vec::new(),
+        };
         let host_certificates = !self.node.image.bool("ToolsTreeCertificates");
-        tools.sandbox = sandbox::Tools { search: search.collect(), host_certificates, ..tools.sandbox };
+        tools.sandbox = sandbox::Tools { search: search.collect(), trees, host_certificates, ..tools.sandbox };
         Ok(tools)
     }
 }

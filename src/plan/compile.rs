@@ -12,11 +12,13 @@ use petgraph::Direction;
 use petgraph::graph::{DiGraph, NodeIndex};
 use petgraph::visit::EdgeRef;
 
+use super::decl::ARGUMENTS;
 use super::inputs::{
     Digests, Hashed, Outputs, SEED_STAGES, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, file_inputs, hash_inputs,
     missing_tool, settle_bootstrap, unmet,
 };
-use super::{Declarations, PlanError, Programs, StageDecl};
+use super::need::Need;
+use super::{Declarations, PlanError, Programs, RootAccess, StageDecl};
 use crate::config::{Image, Origin};
 use crate::store::Slot;
 use crate::types::{Digest, Encoder};
@@ -26,6 +28,9 @@ pub(super) const UNKEYED: &str = "unkeyed";
 
 /// The setting that says whose certificates a tools tree is shown with.
 const CERTIFICATES: &str = "ToolsTreeCertificates";
+
+/// What stands before an image's name in the name of a need of that image.
+pub const DEPENDENCY: &str = "dependency.";
 
 /// A node's place in the graph.
 pub type NodeId = NodeIndex<u32>;
@@ -169,6 +174,7 @@ pub fn compile(
         images: &images,
         outputs: &outputs,
         declarations,
+        keeps_owners: digests.keeps_owners(),
     };
     for index in 0..images.len() {
         // What all others of an image may be run with comes first.
@@ -188,6 +194,7 @@ struct Builder<'a> {
     images: &'a [Arc<Image>],
     outputs: &'a Outputs,
     declarations: &'a Declarations,
+    keeps_owners: bool,
 }
 
 impl Builder<'_> {
@@ -210,6 +217,7 @@ impl Builder<'_> {
             self.files(index, &mut node, &mut edges)?;
             self.default_tools(&node, &mut edges)?;
             self.stages(&node, &mut edges);
+            self.dependencies(&node, &mut edges);
         }
         let id = match self.identity(&node, &edges) {
             Some(identity) => match self.identities.get(&identity) {
@@ -239,13 +247,23 @@ impl Builder<'_> {
             node.image.get(setting).encode(&mut encoder);
             node.inputs.insert(format!("setting/{setting}"), encoder.finish());
         }
+        // Without arguments nothing is added, so that there is one key for all who give none.
+        let arguments = node.image.get(ARGUMENTS);
+        if node.decl.arguments && !arguments.is_empty() {
+            let mut encoder = Encoder::new("mkosi.setting", 1);
+            arguments.encode(&mut encoder);
+            node.inputs.insert(ARGUMENTS.to_owned(), encoder.finish());
+        }
+        if !self.keeps_owners && (node.decl.changes || node.decl.sandbox.root != RootAccess::None) {
+            node.inputs.insert("owners".to_owned(), Encoder::new("mkosi.owners", 1).str("single").finish());
+        }
         for (test, outcome) in node.decl.outcomes(&node.image) {
             let digest = Encoder::new("mkosi.test", 1).number(u64::from(outcome)).finish();
             node.inputs.insert(format!("test/{test}"), digest);
         }
-        if ToolsTree::of(&node.image) != ToolsTree::Host && !SEED_STAGES.contains(&node.stage.as_str()) {
+        if ToolsTree::of(&node.image) != ToolsTree::Host && node.decl.programs() == Programs::Keyed {
             // The digest of the whole tree stands for all that is in it.
-            if node.decl.programs() == Programs::Keyed {
+            if !node.image.bool(CERTIFICATES) {
                 let mut encoder = Encoder::new("mkosi.setting", 1);
                 node.image.get(CERTIFICATES).encode(&mut encoder);
                 node.inputs.insert(format!("setting/{CERTIFICATES}"), encoder.finish());
@@ -269,7 +287,7 @@ impl Builder<'_> {
         edges: &mut BTreeMap<String, (NodeId, String)>,
     ) -> Result<(), PlanError> {
         for input in file_inputs(&node.image, &node.decl) {
-            if let Some(other) = self.outputs.producer(&input.path, own).map(|index| &self.images[index]) {
+            if let Some(other) = self.outputs.producer_of(&input, own).map(|index| &self.images[index]) {
                 let edge = self.output_of(other).ok_or_else(|| PlanError::NoOutput {
                     image: node.image.name.clone(),
                     setting: input.setting.clone(),
@@ -280,6 +298,14 @@ impl Builder<'_> {
                 node.sources.insert(input.name.clone(), Source::Image);
                 edges.insert(input.name, edge);
                 continue;
+            }
+            if input.image.is_some() {
+                return Err(PlanError::Input {
+                    image: node.image.name.clone(),
+                    setting: input.setting,
+                    path: input.path,
+                    message: "the built-in configuration of the default initrd is missing".to_owned(),
+                });
             }
             let place = (input.path.clone(), input.hidden.clone(), input.owners);
             if let Some(digest) = self.hashed.paths.get(&place).filter(|_| input.keyed) {
@@ -317,7 +343,7 @@ impl Builder<'_> {
     fn output_of(&self, image: &Image) -> Option<(NodeId, String)> {
         let format = image.text("Format").unwrap_or("directory");
         if format == "directory" {
-            return self.tree(&image.name, "finalize").map(|id| (id, "tree".to_owned()));
+            return self.tree(&image.name, "kernel").map(|id| (id, "tree".to_owned()));
         }
         let id = *self.plan.nodes.get(&image.name)?.get(format)?;
         (self.plan.graph[id].skipped.is_none()).then(|| (id, "files".to_owned()))
@@ -336,6 +362,19 @@ impl Builder<'_> {
             let id = self.plan.nodes.get(&node.image.name).and_then(|stages| stages.get(&need.stage)).copied();
             if let Some(id) = id.filter(|id| self.plan.graph[*id].skipped.is_none()) {
                 edges.insert(format!("{prefix}/{}", need.name()), (id, need.output.clone()));
+            }
+        }
+    }
+
+    /// What an image needs of those that it depends on, which stand before it.
+    fn dependencies(&self, node: &Node, edges: &mut BTreeMap<String, (NodeId, String)>) {
+        for image in node.image.texts("Dependencies") {
+            let Some(stages) = self.plan.nodes.get(image) else { continue };
+            let part = |need: &&Need| stages.get(&need.stage).is_some_and(|id| self.plan.graph[*id].skipped.is_none());
+            if let Some(need) = node.decl.parsed.dependency_needs.iter().rev().find(part)
+                && let Some(id) = stages.get(&need.stage)
+            {
+                edges.insert(format!("need/{DEPENDENCY}{image}"), (*id, need.output.clone()));
             }
         }
     }

@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::need::Parsed;
+use super::need::{Need, Parsed};
 use super::{Condition, PlanError};
 use crate::config::{Image, View};
 use crate::types::suggest::nearest;
+
+/// The name under which an image has the arguments of the command line. No setting has it.
+pub const ARGUMENTS: &str = "arguments";
 
 /// What a node waits for when more nodes are ready than may run at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -75,6 +78,9 @@ pub enum Programs {
     Keyed,
 }
 
+/// The stage whose tree lies over the tools. Every stage that runs programs needs it.
+const SANDBOX_TREES: &str = "sandbox-trees";
+
 /// Settings that say where programs come from. They count for every stage that runs some: not their values, but what
 /// lies where they point.
 const OF_PROGRAMS: [&str; 3] = ["ExtraSearchPaths", "ToolsTree", "ToolsTreeCertificates"];
@@ -116,6 +122,9 @@ pub struct StageDecl {
     /// Outputs of other stages that change how it works, never what it makes: no part of the key.
     #[serde(default)]
     pub unkeyed_needs: Vec<String>,
+    /// Outputs of stages of each image in `Dependencies=`: the last of them whose stage is part of that image.
+    #[serde(default)]
+    pub dependency_needs: Vec<String>,
     /// The settings that it may ask for.
     #[serde(default)]
     pub settings: Vec<String>,
@@ -128,6 +137,9 @@ pub struct StageDecl {
     /// Files of the host that it reads, by absolute path; a missing one has a digest of its own.
     #[serde(default)]
     pub host_files: Vec<String>,
+    /// Whether its scripts get the arguments of the command line.
+    #[serde(default)]
+    pub arguments: bool,
     /// Those settings whose host files are inputs.
     #[serde(default)]
     pub files: Vec<String>,
@@ -171,7 +183,8 @@ impl StageDecl {
 
     /// The view of an image that the stage's code gets.
     pub fn view(&self, stage: &str, image: &Image) -> View {
-        View::new(stage, image, self.visible()).with_tests(self.outcomes(image))
+        let arguments = self.arguments.then_some(ARGUMENTS);
+        View::new(stage, image, self.visible().chain(arguments)).with_tests(self.outcomes(image))
     }
 
     /// The programs that it names.
@@ -212,6 +225,7 @@ struct File {
 const BUILT_IN: &[(&str, &str)] = &[
     ("packages.toml", include_str!("../../graphs/packages.toml")),
     ("image.toml", include_str!("../../graphs/image.toml")),
+    ("disk.toml", include_str!("../../graphs/disk.toml")),
     ("output.toml", include_str!("../../graphs/output.toml")),
 ];
 
@@ -240,8 +254,16 @@ impl Declarations {
                 }
             }
         }
+        let trees = stages.contains_key(SANDBOX_TREES);
         for (name, decl) in &mut stages {
             check_settings(name, decl, known)?;
+            if trees && !decl.parsed.needs.iter().any(|need| need.stage == SANDBOX_TREES) {
+                match decl.programs() {
+                    Programs::None => {}
+                    Programs::Unkeyed => decl.parsed.unkeyed_needs.push(Need::tree(SANDBOX_TREES)),
+                    Programs::Keyed => decl.parsed.needs.push(Need::tree(SANDBOX_TREES)),
+                }
+            }
         }
         for (name, decl) in &stages {
             check_needs(name, decl, &stages)?;

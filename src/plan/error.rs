@@ -138,6 +138,17 @@ pub enum PlanError {
         /// Where.
         origin: String,
     },
+    /// A disk is to be made on loop devices.
+    #[error(
+        "image `{image}`: `RepartOffline=no` ({origin}) wants loop devices and mounts, which no stage may use; leave it \
+         at yes (subvolumes work without since systemd 257; XFS then has no extended attributes of files)"
+    )]
+    LoopDevices {
+        /// The image.
+        image: String,
+        /// Where it was asked for.
+        origin: String,
+    },
     /// A condition that can't be read.
     #[error("stage `{stage}`: condition `{condition}`: {message}")]
     Condition {

@@ -81,12 +81,15 @@ pub fn input_in_words(name: &str) -> String {
             Err(_) => format!("what `{setting}=` names"),
         },
         (Some("need"), Some(need), None, None) => match need.split_once('.') {
+            Some(("dependency", image)) => format!("what the image {image} has in $PACKAGEDIR"),
             Some((stage, "tree")) => format!("the tree of `{stage}`"),
             Some((stage, output)) => format!("`{stage}`'s {output}"),
             None => format!("the tree of `{need}`"),
         },
         (Some("tree"), None, ..) => "the tree below".to_owned(),
         (Some("tools"), None, ..) => "the tools tree".to_owned(),
+        (Some("arguments"), None, ..) => "what stands after `--`".to_owned(),
+        (Some("owners"), None, ..) => "whether owners are kept (the user's subordinate ids)".to_owned(),
         _ => format!("`{name}`"),
     }
 }

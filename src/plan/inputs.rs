@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::compile::UNKEYED;
 use super::{Declarations, PlanError, Programs, StageDecl, hidden_paths};
-use crate::config::{Image, Value};
+use crate::config::{DEFAULT_INITRD, Image, Value};
 use crate::types::{Digest, Encoder};
 
 /// Digests of what lies on the host. The store's stat cache is behind it.
@@ -34,6 +34,11 @@ pub trait Digests: Sync {
     /// # Errors
     /// Why it can't be read.
     fn tool(&self, name: &str) -> Result<Option<Digest>, String>;
+
+    /// Whether files keep their owners in what is built. Without, everything belongs to root, and a tree is another one.
+    fn keeps_owners(&self) -> bool {
+        true
+    }
 }
 
 /// The digest that stands for a program that the host does not have.
@@ -116,9 +121,16 @@ pub(super) fn by_need(declarations: &Declarations, images: &[Image]) -> Result<V
     for (index, image) in images.iter().enumerate() {
         graph.add_node(index);
         // A path in a setting that no stage reads (`RuntimeTrees=%O/other`) needs nothing of the other image.
-        let stages = declarations.iter().filter(|(_, decl)| unmet(image, decl).is_none());
-        for input in stages.flat_map(|(_, decl)| file_inputs(image, decl)) {
-            if let Some(other) = outputs.around(&input.path, index) {
+        let stages = || declarations.iter().filter(|(_, decl)| unmet(image, decl).is_none());
+        if stages().any(|(_, decl)| !decl.dependency_needs.is_empty()) {
+            for name in image.texts("Dependencies") {
+                if let Some(other) = images.iter().position(|other| other.name == name).filter(|at| *at != index) {
+                    graph.add_edge(other, index, ());
+                }
+            }
+        }
+        for input in stages().flat_map(|(_, decl)| file_inputs(image, decl)) {
+            if let Some(other) = outputs.around(&input.path, index).filter(|_| input.image.is_none()) {
                 return Err(PlanError::InsideOutput {
                     image: image.name.clone(),
                     setting: input.setting,
@@ -126,7 +138,7 @@ pub(super) fn by_need(declarations: &Declarations, images: &[Image]) -> Result<V
                     other: images[other].name.clone(),
                 });
             }
-            if let Some(other) = outputs.producer(&input.path, index) {
+            if let Some(other) = outputs.producer_of(&input, index) {
                 graph.add_edge(other, index, ());
             }
         }
@@ -154,13 +166,18 @@ pub(super) struct Outputs {
     images: HashMap<PathBuf, Vec<usize>>,
     /// The paths that are directories.
     directories: BTreeSet<PathBuf>,
+    /// By name: the images that settings name by a word.
+    named: HashMap<&'static str, usize>,
 }
 
 impl Outputs {
     /// The outputs of `images`.
     pub fn of(images: &[Arc<Image>]) -> Self {
-        let mut outputs = Self { images: HashMap::new(), directories: BTreeSet::new() };
+        let mut outputs = Self { images: HashMap::new(), directories: BTreeSet::new(), named: HashMap::new() };
         for (index, image) in images.iter().enumerate() {
+            if image.name == DEFAULT_INITRD {
+                outputs.named.insert(DEFAULT_INITRD, index);
+            }
             let directory = image.path("OutputDirectory").unwrap_or(&image.project);
             let path = directory.join(image.text("Output").unwrap_or(&image.name));
             if image.text("Format").unwrap_or("directory") == "directory" {
@@ -169,6 +186,14 @@ impl Outputs {
             outputs.images.entry(path).or_default().push(index);
         }
         outputs
+    }
+
+    /// The image, other than image `own`, whose output an input is.
+    pub fn producer_of(&self, input: &FileInput, own: usize) -> Option<usize> {
+        match input.image {
+            Some(name) => self.named.get(name).copied().filter(|index| *index != own),
+            None => self.producer(&input.path, own),
+        }
     }
 
     /// The image, other than image `own`, whose output lies at `path`.
@@ -201,6 +226,8 @@ pub(super) struct FileInput {
     pub path: PathBuf,
     /// What is no part of it.
     pub hidden: Vec<PathBuf>,
+    /// The image whose output it is, where the setting says so by a word and not by a path.
+    pub image: Option<&'static str>,
     /// Whether the owners of files count: a base is a whole tree, and what else lies in a project belongs to whoever
     /// cloned it.
     pub owners: bool,
@@ -218,6 +245,17 @@ pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
             other => std::slice::from_ref(other),
         };
         for (index, item) in items.iter().enumerate() {
+            if setting == "Initrds" && item.as_text() == Some("default") {
+                inputs.push(FileInput {
+                    name: format!("file/{setting}/{index:02}"),
+                    setting: setting.clone(),
+                    path: PathBuf::from("default"),
+                    hidden: Vec::new(),
+                    image: Some(DEFAULT_INITRD),
+                    owners: false,
+                    keyed: true,
+                });
+            }
             for path in item.paths() {
                 // Scripts keep their own name: it tells whether they run in the image, and they can read it.
                 let base = match item {
@@ -233,6 +271,7 @@ pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
                     setting: setting.clone(),
                     path: path.to_path_buf(),
                     hidden,
+                    image: None,
                     owners: setting == "BaseTrees",
                     keyed: true,
                 });
@@ -256,6 +295,7 @@ fn tool_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
         setting: setting.to_owned(),
         path: path.to_path_buf(),
         hidden: Vec::new(),
+        image: None,
         owners,
         keyed,
     };
@@ -295,10 +335,10 @@ pub(super) fn hash_inputs(
             }
             if ToolsTree::of(image) == ToolsTree::Host || SEED_STAGES.contains(&stage) {
                 tools.extend(decl.named_tools());
-                host.extend(decl.host_files.iter().map(String::as_str));
             }
+            host.extend(decl.host_files.iter().map(String::as_str));
             for input in file_inputs(image, decl).into_iter().filter(|input| input.keyed) {
-                if outputs.producer(&input.path, own).is_none() {
+                if input.image.is_none() && outputs.producer(&input.path, own).is_none() {
                     let place = (input.path, input.hidden, input.owners);
                     wanted.entry(place).or_insert((image.name.clone(), input.setting));
                 }

@@ -17,7 +17,7 @@ mod unclaimed;
 
 pub use compile::{Edge, Node, NodeId, Plan, Source, compile};
 pub use condition::Condition;
-pub use decl::{Declarations, Network, Pool, Programs, RootAccess, SandboxProfile, Sources, StageDecl};
+pub use decl::{ARGUMENTS, Declarations, Network, Pool, Programs, RootAccess, SandboxProfile, Sources, StageDecl};
 pub use error::PlanError;
 pub use explain::{Change, Reason, explain, input_in_words};
 pub use inputs::{Digests, ToolsTree};
@@ -26,4 +26,4 @@ pub use need::{Need, Parsed};
 pub use preview::{Lookup, Preview, State, preview};
 pub use render::{Format, render};
 pub use sources::hidden_paths;
-pub use unclaimed::{check, unclaimed, unsupported};
+pub use unclaimed::{WITHOUT_STAGE, check, unclaimed, unsupported};

@@ -20,6 +20,8 @@ pub const SEARCH: &str = "/run/mkosi/search";
 pub struct Tools {
     /// The directories that the tools tree is made of, lowest first. None: the host's own programs.
     pub layers: Vec<PathBuf>,
+    /// Trees that lie over the tools: the configuration of package managers above all (`SandboxTrees=`), lowest first.
+    pub trees: Vec<PathBuf>,
     /// Directories of the host in which programs are looked for first (`ExtraSearchPaths=`).
     pub search: Vec<PathBuf>,
     /// Whether certificates are the host's although the programs are those of a tools tree.
@@ -82,6 +84,10 @@ const CERTIFICATES: [&str; 9] = [
     "/var/lib/ca-certificates",
 ];
 
+/// What is always made here, whatever a sandbox tree says.
+const OURS: [&str; 8] =
+    ["/dev", "/etc/group", "/etc/mtab", "/etc/passwd", "/etc/resolv.conf", "/proc", "/run/mkosi", "/sys"];
+
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
 const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n";
@@ -91,14 +97,13 @@ const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 /// `/etc`, private `/proc`, `/dev`, `/run`, `/tmp` and `/var/tmp`, and the executable itself in [`BIN`].
 pub fn host_root(options: &HostRoot) -> Vec<Mount> {
     let tools = &options.tools;
-    let mut mounts = if tools.layers.is_empty() { of_host() } else { vec![of_tree(tools)] };
+    let mut mounts = if tools.layers.is_empty() { of_host(tools) } else { vec![of_tree(tools)] };
     if tools.layers.is_empty() || tools.host_certificates {
-        mounts.extend(CERTIFICATES.iter().map(|path| from_host(path, true)));
+        mounts.extend(CERTIFICATES.iter().flat_map(|path| under_trees(path, &tools.trees)));
     }
     mounts.extend([
         file("/etc/passwd", PASSWD),
         file("/etc/group", GROUP),
-        file("/etc/nsswitch.conf", NSSWITCH),
         Mount::Symlink { target: "/etc/mtab".into(), points_to: "/proc/self/mounts".into() },
         Mount::Proc { target: "/proc".into() },
         Mount::Dev { target: "/dev".into() },
@@ -106,12 +111,19 @@ pub fn host_root(options: &HostRoot) -> Vec<Mount> {
         Mount::Tmpfs { target: "/tmp".into(), mode: 0o1777 },
         Mount::Tmpfs { target: "/var/tmp".into(), mode: 0o1777 },
     ]);
+    let own = |path: &str| !tools.trees.iter().any(|tree| inside(tree, path).symlink_metadata().is_ok());
+    if own("/etc/nsswitch.conf") {
+        mounts.push(file("/etc/nsswitch.conf", NSSWITCH));
+    }
     if options.network {
         mounts.push(from_host("/etc/resolv.conf", true));
-        mounts.push(from_host("/etc/hosts", true));
-    } else {
-        mounts.push(file("/etc/hosts", HOSTS));
     }
+    match options.network {
+        _ if !own("/etc/hosts") => {}
+        true => mounts.push(from_host("/etc/hosts", true)),
+        false => mounts.push(file("/etc/hosts", HOSTS)),
+    }
+    mounts.extend(tools.trees.iter().flat_map(|tree| files_of(tree, Path::new("/"))));
     mounts.push(if options.sys {
         from_host("/sys", false)
     } else {
@@ -124,24 +136,75 @@ pub fn host_root(options: &HostRoot) -> Vec<Mount> {
 }
 
 /// The host's own programs.
-fn of_host() -> Vec<Mount> {
-    // A host need not have any programs.
-    let mut mounts = vec![from_host("/usr", true)];
+fn of_host(tools: &Tools) -> Vec<Mount> {
+    let mut mounts = under_trees("/usr", &tools.trees);
+    if tools.trees.iter().any(|tree| inside(tree, "/opt").is_dir()) {
+        mounts.extend(under_trees("/opt", &tools.trees));
+    }
     for path in TOOL_DIRECTORIES {
         mounts.push(match std::fs::read_link(path) {
             Ok(points_to) => Mount::Symlink { target: path.into(), points_to },
             Err(_) => from_host(path, true),
         });
     }
-    mounts.extend(STORES.iter().chain(&ETC).map(|path| from_host(path, true)));
+    mounts.extend(STORES.iter().map(|path| from_host(path, true)));
+    mounts.extend(ETC.iter().flat_map(|path| under_trees(path, &tools.trees)));
+    mounts
+}
+
+/// The path on the host of what `path` is in a tree.
+fn inside(tree: &Path, path: &str) -> PathBuf {
+    tree.join(path.trim_start_matches('/'))
+}
+
+/// What the host has at a path, and over it what the trees have.
+fn under_trees(path: &str, trees: &[PathBuf]) -> Vec<Mount> {
+    let over: Vec<PathBuf> =
+        trees.iter().map(|tree| inside(tree, path)).filter(|path| path.symlink_metadata().is_ok()).collect();
+    match over.last() {
+        // A host need not have any programs.
+        None => vec![from_host(path, true)],
+        Some(top) if !top.is_dir() => vec![read_only(top, path, false)],
+        Some(_) => {
+            let lowest = PathBuf::from(path);
+            let lowers = Some(lowest).filter(|path| path.is_dir()).into_iter().chain(over).collect();
+            vec![Mount::Overlay { lowers, upper: None, target: path.into() }]
+        }
+    }
+}
+
+/// The files and links of a tree that lie where nothing of the tools does, each at its place.
+fn files_of(tree: &Path, directory: &Path) -> Vec<Mount> {
+    let Ok(entries) = std::fs::read_dir(inside(tree, &directory.to_string_lossy())) else { return Vec::new() };
+    let mut entries: Vec<_> = entries.flatten().collect();
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    let mut mounts = Vec::new();
+    for entry in entries {
+        let (source, target) = (entry.path(), directory.join(entry.file_name()));
+        let shown = ["/usr", "/opt"].iter().chain(&TOOL_DIRECTORIES).chain(&STORES).chain(&ETC).chain(&CERTIFICATES);
+        if shown.chain(&OURS).any(|path| Path::new(path) == target) {
+            continue;
+        }
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => mounts.extend(files_of(tree, &target)),
+            Ok(kind) if kind.is_symlink() => {
+                if let Ok(points_to) = std::fs::read_link(&source) {
+                    mounts.push(Mount::Symlink { target, points_to });
+                }
+            }
+            Ok(kind) if kind.is_file() => mounts.push(read_only(&source, target, false)),
+            _ => {}
+        }
+    }
     mounts
 }
 
 /// The programs of a tools tree. Links in it are resolved within it.
 fn of_tree(tools: &Tools) -> Mount {
     let certificates: &[&str] = if tools.host_certificates { &[] } else { &CERTIFICATES };
+    let lowers = tools.layers.iter().chain(&tools.trees).cloned().collect();
     let parts = ["/usr", "/opt"].iter().chain(&TOOL_DIRECTORIES).chain(&STORES).chain(&ETC).chain(certificates);
-    Mount::Parts { lowers: tools.layers.clone(), parts: parts.map(PathBuf::from).collect() }
+    Mount::Parts { lowers, parts: parts.map(PathBuf::from).collect() }
 }
 
 /// The executable and its names.

@@ -14,6 +14,62 @@ use crate::store::{Kind, Layer, MergedTree};
 /// Where programs are looked for, in the engine and in every sandbox.
 const TOOL_PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
+/// Which package of Debian has a program, for the programs that stages run.
+const PACKAGES: &[(&str, &str)] = &[
+    ("apt-cache", "apt"),
+    ("apt-get", "apt"),
+    ("bootctl", "systemd-boot-tools"),
+    ("bsdtar", "libarchive-tools"),
+    ("chroot", "coreutils"),
+    ("cryptsetup", "cryptsetup-bin"),
+    ("depmod", "kmod"),
+    ("dpkg", "dpkg"),
+    ("dpkg-deb", "dpkg"),
+    ("fsck.fat", "dosfstools"),
+    ("gpg", "gpg"),
+    ("gpgv", "gpgv"),
+    ("grub-mkimage", "grub-common"),
+    ("mcopy", "mtools"),
+    ("mkfs.btrfs", "btrfs-progs"),
+    ("mkfs.erofs", "erofs-utils"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("mkfs.fat", "dosfstools"),
+    ("mkfs.vfat", "dosfstools"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("mksquashfs", "squashfs-tools"),
+    ("modinfo", "kmod"),
+    ("openssl", "openssl"),
+    ("pesign", "pesign"),
+    ("qemu-system-aarch64", "qemu-system-arm"),
+    ("qemu-system-x86_64", "qemu-system-x86"),
+    ("sbsign", "sbsigntool"),
+    ("sbverify", "sbsigntool"),
+    ("setfiles", "policycoreutils"),
+    ("ssh", "openssh-client"),
+    ("ssh-keygen", "openssh-client"),
+    ("swtpm", "swtpm"),
+    ("swtpm_setup", "swtpm-tools"),
+    ("systemctl", "systemd"),
+    ("systemd-dissect", "systemd-container"),
+    ("systemd-firstboot", "systemd"),
+    ("systemd-hwdb", "udev"),
+    ("systemd-measure", "systemd"),
+    ("systemd-nspawn", "systemd-container"),
+    ("systemd-repart", "systemd-repart"),
+    ("systemd-sbsign", "systemd-boot-tools"),
+    ("systemd-sysusers", "systemd"),
+    ("systemd-tmpfiles", "systemd"),
+    ("tar", "tar"),
+    ("ukify", "systemd-ukify"),
+    ("veritysetup", "cryptsetup-bin"),
+    ("virtiofsd", "virtiofsd"),
+];
+
+/// The package of Debian that has a program, where that is known.
+pub(super) fn package_of(program: &str) -> Option<&'static str> {
+    PACKAGES.iter().find(|(name, _)| *name == program).map(|(_, package)| *package)
+}
+
 /// As many links as the kernel follows in one lookup.
 const MAX_LINKS: usize = 40;
 
@@ -74,17 +130,31 @@ impl Tools {
         TOOL_PATH.iter().map(|directory| Path::new(directory).join(name)).find(|path| self.has(path, true))
     }
 
+    /// The path that a program has in the sandbox. `purpose` says what it is needed for, in words that begin a
+    /// sentence (`Format=disk`).
+    ///
+    /// # Errors
+    /// When it isn't there: what needs it, and how to get it.
+    pub fn need(&self, name: &str, purpose: &str) -> Result<PathBuf, StageError> {
+        self.find(name).ok_or_else(|| StageError::NoProgram { program: name.to_owned(), purpose: purpose.to_owned() })
+    }
+
     /// Whether a file is there, by its path in the sandbox.
     pub fn has_file(&self, path: &Path) -> bool {
         self.has(path, false)
     }
 
     fn has(&self, path: &Path, program: bool) -> bool {
+        let over = self.sandbox.trees.iter().rev().filter_map(|tree| Root::open(tree).ok()?.stat(path).ok()?);
+        let regular = |mode: &u32| mode & libc::S_IFMT == libc::S_IFREG;
+        if let Some(mode) = over.map(|stat| stat.st_mode).find(regular) {
+            return !program || mode & 0o111 != 0;
+        }
         let mode = match &self.tree {
             Tree::Host => path.metadata().ok().filter(std::fs::Metadata::is_file).map(|meta| meta.permissions().mode()),
             Tree::Directory(root) => {
                 let stat = root.stat(path).ok().flatten();
-                stat.map(|stat| stat.st_mode).filter(|mode| mode & libc::S_IFMT == libc::S_IFREG)
+                stat.map(|stat| stat.st_mode).filter(regular)
             }
             Tree::Layers { layers, merged } => file_mode(merged.get_or_init(|| MergedTree::new(layers)), path),
         };
@@ -131,4 +201,75 @@ fn file_mode(tree: &MergedTree, path: &Path) -> Option<u32> {
         }
     }
     mode
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    fn program(root: &Path, path: &str) {
+        let path = root.join(path);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, "").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    #[test]
+    fn links_of_a_tree_are_resolved_within_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = dir.path();
+        program(root, "usr/bin/real");
+        program(root, "usr/lib/x/hidden");
+        std::fs::write(root.join("usr/bin/text"), "").unwrap();
+        symlink("usr/bin", root.join("bin")).unwrap();
+        symlink("/usr/lib/x/hidden", root.join("usr/bin/absolute")).unwrap();
+        symlink("../../../../../usr/bin/real", root.join("usr/bin/far")).unwrap();
+        symlink("/bin/sh", root.join("usr/bin/of-the-host")).unwrap();
+        symlink("loop", root.join("usr/bin/loop")).unwrap();
+        let place = tempfile::tempdir().unwrap();
+        let store = crate::store::Store::open(&place.path().join("store")).unwrap();
+        let layer = {
+            let tree = store.work_dir("tree").unwrap();
+            let copy = std::process::Command::new("cp").arg("-a").arg(root.join(".")).arg(tree.join("t")).status();
+            assert!(copy.unwrap().success());
+            let ingest = crate::store::Ingest { epoch: 0, started: std::time::SystemTime::now(), clamp: false };
+            store.add_layer(&tree.join("t"), None, &ingest).unwrap()
+        };
+        let directory = Tools::of_directory(root).unwrap();
+        let layers = Tools::of_layers(vec![layer.clone()], vec![layer.dir]);
+        for tools in [directory, layers] {
+            for name in ["real", "absolute", "far"] {
+                assert_eq!(tools.find(name), Some(Path::new("/usr/bin").join(name)), "{name}");
+            }
+            for name in ["text", "of-the-host", "loop", "sh", "nothing"] {
+                assert_eq!(tools.find(name), None, "{name}");
+            }
+            assert!(tools.has_file(Path::new("/bin/text")));
+        }
+    }
+
+    #[test]
+    fn a_missing_program_is_told_with_what_needs_it_and_its_package() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Tools::of_directory(dir.path()).unwrap().need("mkfs.erofs", "A partition of erofs").unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains("A partition of erofs needs the program `mkfs.erofs`"), "{text}");
+        assert!(text.contains("`erofs-utils`") && text.contains("ToolsTree=default"), "{text}");
+    }
+
+    #[test]
+    fn extra_directories_come_first() {
+        let dir = tempfile::tempdir().unwrap();
+        program(dir.path(), "sh");
+        let sandbox = sandbox::Tools { search: vec![dir.path().to_owned()], ..sandbox::Tools::default() };
+        let tools = Tools { sandbox, tree: Tree::Host };
+        assert_eq!(tools.find("sh"), Some("/run/mkosi/search/0/sh".into()));
+        assert!(tools.find("ls").is_some());
+    }
+
+    #[test]
+    fn the_packages_are_sorted() {
+        assert!(PACKAGES.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    }
 }

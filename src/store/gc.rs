@@ -94,6 +94,11 @@ impl Store {
                 report.remaining -= size;
             }
             self.drop_dangling()?;
+            for (failed, path) in self.all_failed()? {
+                if SystemTime::now().duration_since(failed).is_ok_and(|age| age >= policy.keep) {
+                    gone.extend(self.move_failed_away(&path)?);
+                }
+            }
         }
         Ok(report)
     }

@@ -52,7 +52,7 @@ fn the_default_tools_tree_is_an_edge_to_the_last_tree_of_its_image() {
         let edges = edges(&plan, "main", stage).into_iter().filter(|(_, node, _)| node.starts_with("tools/"));
         edges.map(|(input, node, output)| (input, format!("{node}.{output}"))).collect()
     };
-    let expected = |input: &str| vec![(input.to_owned(), "tools/remove.tree".to_owned())];
+    let expected = |input: &str| vec![(input.to_owned(), "tools/kernel.tree".to_owned())];
     for stage in stages(&plan, Programs::Keyed) {
         assert_eq!(tools(stage), expected("tools"), "{stage}");
     }
@@ -65,8 +65,8 @@ fn the_default_tools_tree_is_an_edge_to_the_last_tree_of_its_image() {
     // Its own stages run the host's programs, and nobody publishes it.
     let wanted: BTreeSet<String> = plan.wanted().into_iter().map(|id| plan.graph[id].name()).collect();
     assert!(wanted.contains("tools/remove") && !wanted.contains("tools/publish"), "{wanted:?}");
-    let sync = &plan.graph[plan.nodes["tools"]["sync"]];
-    assert!(sync.inputs.contains_key("tool/apt-get") && !sync.images.contains("main"));
+    let resolve = &plan.graph[plan.nodes["tools"]["resolve"]];
+    assert!(resolve.inputs.contains_key("tool/apt-get") && !resolve.images.contains("main"));
 }
 
 #[test]

@@ -1,0 +1,9 @@
+//! The verbs that run an image: their command lines, and what can be run here.
+
+mod boot;
+mod commands;
+mod containers;
+mod host;
+// Half of it is for builds.
+#[path = "../support/mod.rs"]
+mod support;
