@@ -105,7 +105,7 @@ fn is_gone(stderr: &str, package: &Package) -> bool {
 }
 
 /// Whether a file is the package: the size first, which costs nothing.
-fn verified(path: &Path, package: &Package) -> bool {
+pub(super) fn verified(path: &Path, package: &Package) -> bool {
     let Ok(mut file) = File::open(path) else { return false };
     if !file.metadata().is_ok_and(|m| m.is_file() && m.len() == package.size) {
         return false;

@@ -14,7 +14,10 @@ use super::deb::Deb;
 use super::order::{paths, rounds};
 use super::unpack::{ENTRY, Plan};
 use super::{Cx, Error, Package, Repositories, Target, pool_path};
-use crate::sandbox::{EXECUTABLE, Mount, Spec};
+use crate::sandbox::{BIN, EXECUTABLE, Mount, Spec};
+
+/// Where the tree is seen.
+const BUILDROOT: &str = "/buildroot";
 
 /// How packages are installed.
 #[derive(Clone, Debug)]
@@ -61,6 +64,31 @@ pub fn install_base(
     work.run(cx, "installing the base", &work.install_script(true)?, Kernel::Whole)
 }
 
+/// Makes a minimal tree with nothing but our own executable: it unpacks, and then the tree's own dpkg configures, in the
+/// tree. `packages` is what [`super::seed_packages`] found.
+///
+/// # Errors
+/// When a package is missing in the pool, or a script fails.
+pub fn install_seed(
+    cx: &mut Cx<'_>,
+    root: Mount,
+    pool: &Path,
+    packages: &[Package],
+    options: &InstallOptions,
+) -> Result<(), Error> {
+    let work = Work { within: true, ..Work::new(cx, root, pool, packages, options)? };
+    let debs = work.debs.iter().map(|(path, _)| path.clone()).collect();
+    let plan = Plan { root: BUILDROOT.into(), debs, docs: options.docs, base: true, first: Some(work.links()) };
+    let plan = serde_json::to_vec(&plan)
+        .map_err(|error| Error::Install { what: "unpacking the first tree".to_owned(), detail: error.to_string() })?;
+    let argv = [EXECUTABLE, ENTRY, "/apt/script"].map(str::to_owned).to_vec();
+    work.start(cx, "unpacking the first tree", &plan, argv, Kernel::Partly)?;
+    let script = work.install_script(true)?;
+    let chroot = format!("{BIN}/mkosi-chroot");
+    let argv = [chroot.as_str(), "sh", "-c", script.as_str()].map(str::to_owned).to_vec();
+    work.start(cx, "configuring the first tree", b"", argv, Kernel::None)
+}
+
 /// Installs packages on a tree, as [`super::Resolution::packages`] or `build` has them.
 ///
 /// # Errors
@@ -87,7 +115,7 @@ pub fn remove(cx: &mut Cx<'_>, root: Mount, names: &[String], options: &InstallO
     if names.is_empty() {
         return Ok(());
     }
-    let work = Work { root, debs: Vec::new(), packages: &[], options, parallel: false };
+    let work = Work { root, debs: Vec::new(), packages: &[], options, parallel: false, within: false };
     let names: BTreeSet<&String> = names.iter().collect();
     let names: Vec<String> = names.into_iter().map(|n| quote(n)).collect();
     let configuration = Configuration {
@@ -118,11 +146,15 @@ struct Work<'a> {
     packages: &'a [Package],
     options: &'a InstallOptions,
     parallel: bool,
+    /// Whether the tree's own tools are used, in the tree, in place of the host's.
+    within: bool,
 }
 
 /// Which of the kernel's file systems are mounted in the tree.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kernel {
+    /// None: who enters the tree mounts them.
+    None,
     /// `/proc` and `/dev`: `/tmp` and `/run` themselves are being unpacked.
     Partly,
     /// `/tmp` and `/run` too.
@@ -177,11 +209,24 @@ impl<'a> Work<'a> {
             Ok((Path::new("/apt/pool").join(&package.filename), Deb::open(&path)?))
         };
         let debs = packages.par_iter().map(open).collect::<Result<Vec<_>, Error>>()?;
-        Ok(Self { root, debs, packages, options, parallel: cx.parallel })
+        Ok(Self { root, debs, packages, options, parallel: cx.parallel, within: false })
     }
 
     /// Runs a shell script with the tree at `/buildroot`.
     fn run(&self, cx: &mut Cx<'_>, what: &str, script: &str, kernel: Kernel) -> Result<(), Error> {
+        let argv = vec!["sh".to_owned(), "/apt/script".to_owned()];
+        self.start(cx, what, script.as_bytes(), argv, kernel)
+    }
+
+    /// Runs a command with the tree at `/buildroot`, and `script` at `/apt/script`.
+    fn start(
+        &self,
+        cx: &mut Cx<'_>,
+        what: &str,
+        script: &[u8],
+        argv: Vec<String>,
+        kernel: Kernel,
+    ) -> Result<(), Error> {
         // dpkg looks up the owners of files in the users of the system that it runs on: the tree's, not the tools'.
         let users =
             ["passwd", "group"].map(|name| (Path::new("/etc").join(name), Path::new("/buildroot/etc").join(name)));
@@ -200,15 +245,20 @@ impl<'a> Work<'a> {
             mounts.push(Mount::Bind { source, target, read_only: true, optional: false });
         }
         mounts.push(self.root.clone());
-        let path = |name: &str| Path::new("/buildroot").join(name);
-        mounts.push(Mount::Proc { target: path("proc") });
-        mounts.push(Mount::Dev { target: path("dev") });
+        let path = |name: &str| Path::new(BUILDROOT).join(name);
+        if kernel != Kernel::None {
+            mounts.push(Mount::Proc { target: path("proc") });
+            mounts.push(Mount::Dev { target: path("dev") });
+        }
         if kernel == Kernel::Whole {
             mounts.push(Mount::Tmpfs { target: path("tmp"), mode: 0o1777 });
             mounts.push(Mount::Tmpfs { target: path("run"), mode: 0o755 });
         }
-        mounts.push(file("/apt/script", script.as_bytes()));
+        mounts.push(file("/apt/script", script));
         let mut env = environment(cx);
+        if self.within {
+            env.insert("BUILDROOT".to_owned(), BUILDROOT.to_owned());
+        }
         // debconf writes what it has in hashes in their own order, which perl changes with every process otherwise.
         env.insert("PERL_HASH_SEED".to_owned(), "0".to_owned());
         let newest = self.debs.iter().map(|(_, deb)| deb.timestamp).max();
@@ -216,21 +266,19 @@ impl<'a> Work<'a> {
             env.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string());
         }
         env.extend(self.options.environment.clone());
-        let argv = vec!["sh".to_owned(), "/apt/script".to_owned()];
         let spec = Spec { argv, env, mounts, ..Spec::default() };
         let printed = run_logged(cx, &spec)?;
         if printed.exit.success() { Ok(()) } else { Err(failure(what, &printed)) }
     }
 
     fn tree(&self) -> Tree<'_> {
-        Tree { root: "/buildroot", docs: self.options.docs }
+        Tree { root: if self.within { "/" } else { BUILDROOT }, docs: self.options.docs }
     }
 
     /// Unpacks every package without running anything of it, several at once.
     fn bootstrap_script(&self) -> String {
         let mut script = String::from("set -eu\numask 022\nR=/buildroot\n");
-        // What debootstrap merges into /usr.
-        for directory in merged_usr(self.options.target.architecture.debian()) {
+        for directory in self.links() {
             script.push_str(&format!(
                 "mkdir -p $R/usr/{directory}\n[ -e $R/{directory} ] || ln -s usr/{directory} $R/{directory}\n"
             ));
@@ -260,11 +308,17 @@ impl<'a> Work<'a> {
         script
     }
 
+    /// What debootstrap merges into /usr.
+    fn links(&self) -> Vec<String> {
+        merged_usr(self.options.target.architecture.debian()).into_iter().map(str::to_owned).collect()
+    }
+
     /// Unpacks and configures with dpkg. One package's script may need others to be configured before it is
     /// unpacked (`Pre-Depends`), so that this goes in as few rounds as that allows.
     fn install_script(&self, base: bool) -> Result<String, Error> {
         let options = dpkg_options(&self.tree()).iter().map(|o| format!(" {}", quote(o))).collect::<String>();
-        let mut script = format!("{PROLOGUE}dpkg_() {{ dpkg{options} \"$@\"; }}\n");
+        let root = if self.within { "" } else { BUILDROOT };
+        let mut script = format!("{}dpkg_() {{ dpkg{options} \"$@\"; }}\n", PROLOGUE.replace(BUILDROOT, root));
         let dpkg = |paths: &[&Path]| {
             let paths: String = paths.iter().map(|path| format!(" {}", quote(&path.display().to_string()))).collect();
             // The order is right already, and what a script needs is configured; dpkg would insist on more.
@@ -297,7 +351,7 @@ impl<'a> Work<'a> {
         if self.packages.iter().any(|p| p.name == "apt") {
             let release = &self.options.target.release;
             let text = Repositories::image_text(&self.options.target, &self.options.components)?;
-            let path = quote(&format!("/buildroot/etc/apt/sources.list.d/{release}.sources"));
+            let path = quote(&format!("{root}/etc/apt/sources.list.d/{release}.sources"));
             script.push_str(&format!(
                 "mkdir -p $R/etc/apt/sources.list.d\n[ -e {path} ] || printf %s {} >{path}\n",
                 quote(&text)
@@ -317,6 +371,7 @@ impl<'a> Work<'a> {
             debs: debs.iter().map(|path| path.to_path_buf()).collect(),
             docs: self.options.docs,
             base,
+            first: None,
         };
         let json = serde_json::to_string(&plan).ok()?;
         Some(format!(

@@ -37,6 +37,8 @@ pub(super) struct Plan {
     /// Whether this is the minimal tree: then nothing is configured yet, configuration files are needed at once, and
     /// the packages' `preinst` scripts are run when all are unpacked.
     pub base: bool,
+    /// If there is nothing at all yet, not even a shell: the directories that are links into `/usr`.
+    pub first: Option<Vec<String>>,
 }
 
 /// Why the parallel way was not gone to its end.
@@ -92,6 +94,9 @@ fn main(path: &Path) -> Result<(), Stop> {
     let files = files.collect::<Result<Vec<_>, Stop>>()?;
     std::os::unix::fs::chroot(&plan.root).map_err(Stop::io("could not enter", &plan.root))?;
     std::env::set_current_dir("/")?;
+    if let Some(links) = &plan.first {
+        begin(links)?;
+    }
     let database = Database::read(plan.base)?;
     database.accept(&debs)?;
     let claims = Mutex::new(Claims::new(database.paths()));
@@ -127,6 +132,29 @@ fn main(path: &Path) -> Result<(), Stop> {
         let control = deb.control();
         let field = |name: &str| control.get(name).unwrap_or_default().to_owned();
         println!("Unpacking {} ({}) ...", field("Package"), field("Version"));
+    }
+    Ok(())
+}
+
+/// Makes what has to be there before the first package is: the merged `/usr`, and dpkg's empty database.
+fn begin(links: &[String]) -> Result<(), Stop> {
+    for name in links {
+        let (directory, link) = (Path::new("/usr").join(name), Path::new("/").join(name));
+        std::fs::create_dir_all(&directory).map_err(Stop::io("could not make", &directory))?;
+        if link.symlink_metadata().is_err() {
+            let to = Path::new("usr").join(name);
+            std::os::unix::fs::symlink(to, &link).map_err(Stop::io("could not make", &link))?;
+        }
+    }
+    let dpkg = Path::new("/var/lib/dpkg");
+    for name in ["info", "updates", "triggers"] {
+        std::fs::create_dir_all(dpkg.join(name)).map_err(Stop::io("could not make", dpkg))?;
+    }
+    for name in ["status", "available"] {
+        let path = dpkg.join(name);
+        if !path.exists() {
+            std::fs::write(&path, "").map_err(Stop::io("could not write", &path))?;
+        }
     }
     Ok(())
 }

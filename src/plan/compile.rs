@@ -14,7 +14,8 @@ use petgraph::visit::EdgeRef;
 
 use super::decl::ARGUMENTS;
 use super::inputs::{
-    Digests, Hashed, Outputs, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, file_inputs, hash_inputs, missing_tool, unmet,
+    Digests, Hashed, Outputs, SEED_STAGES, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, file_inputs, hash_inputs,
+    missing_tool, settle_bootstrap, unmet,
 };
 use super::need::Need;
 use super::{Declarations, PlanError, Programs, RootAccess, StageDecl};
@@ -162,7 +163,7 @@ pub fn compile(
     goals: &[String],
     digests: &dyn Digests,
 ) -> Result<Plan, PlanError> {
-    let images: Vec<Arc<Image>> = by_need(declarations, images)?;
+    let images: Vec<Arc<Image>> = by_need(declarations, &settle_bootstrap(images, digests))?;
     let outputs = Outputs::of(&images);
     let hashed = hash_inputs(declarations, &images, &outputs, digests)?;
     let mut builder = Builder {
@@ -176,7 +177,9 @@ pub fn compile(
         keeps_owners: digests.keeps_owners(),
     };
     for index in 0..images.len() {
-        for (stage, decl) in declarations.iter() {
+        // What all others of an image may be run with comes first.
+        let (first, rest): (Vec<_>, Vec<_>) = declarations.iter().partition(|(stage, _)| SEED_STAGES.contains(stage));
+        for (stage, decl) in first.into_iter().chain(rest) {
             builder.add(index, stage, decl)?;
         }
     }
@@ -313,9 +316,10 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// The edge from the default tools tree to a stage that runs programs of it.
+    /// The edge from the default tools tree, or a first tree, to a stage that runs programs of it.
     fn default_tools(&self, node: &Node, edges: &mut BTreeMap<String, (NodeId, String)>) -> Result<(), PlanError> {
-        if ToolsTree::of(&node.image) != ToolsTree::Default {
+        let from = ToolsTree::of(&node.image);
+        if !matches!(from, ToolsTree::Default | ToolsTree::Seed) {
             return Ok(());
         }
         let input = match node.decl.programs() {
@@ -323,8 +327,13 @@ impl Builder<'_> {
             Programs::Unkeyed => format!("{UNKEYED}/{TOOLS}"),
             Programs::Keyed => TOOLS.to_owned(),
         };
-        let tools = self.images.iter().find(|image| image.name == TOOLS_IMAGE);
-        let edge = tools.and_then(|tools| self.output_of(tools));
+        let edge = match from {
+            ToolsTree::Seed => self.tree(&node.image.name, "seed").map(|id| (id, "tree".to_owned())),
+            _ => {
+                let tools = self.images.iter().find(|image| image.name == TOOLS_IMAGE);
+                tools.and_then(|tools| self.output_of(tools))
+            }
+        };
         let edge = edge.ok_or_else(|| PlanError::NoToolsTree { image: node.image.name.clone() })?;
         edges.insert(input, edge);
         Ok(())

@@ -64,17 +64,53 @@ pub enum ToolsTree<'a> {
     Path(&'a Path),
     /// The default tools tree, an image of its own.
     Default,
+    /// A first tree, which is made by stages of the image itself.
+    Seed,
 }
 
 impl<'a> ToolsTree<'a> {
     /// What `ToolsTree=` says.
     pub fn of(image: &'a Image) -> Self {
         match image.get("ToolsTree") {
+            _ if bootstraps(image) => Self::Seed,
             Value::Path(path) if path != Path::new("/") => Self::Path(path),
             Value::Text(word) if word == "default" || word == "yes" => Self::Default,
             _ => Self::Host,
         }
     }
+}
+
+/// The stages that make a first tree, where there is nothing yet to make it with.
+pub(super) const SEED_STAGES: [&str; 2] = ["seed-packages", "seed"];
+
+/// The setting that says whether a first tree is made.
+const BOOTSTRAP: &str = "ToolsTreeBootstrap";
+
+/// What a host has to have for the tools tree to be made with its own programs.
+const PACKAGE_MANAGER: [&str; 2] = ["apt-get", "dpkg"];
+
+fn bootstraps(image: &Image) -> bool {
+    image.name == TOOLS_IMAGE && image.text(BOOTSTRAP) == Some("enabled")
+}
+
+/// Decides whether a first tree is made, where that is left to us: for the default tools tree, of Debian, on a host
+/// without apt or dpkg. No other image has one.
+pub(super) fn settle_bootstrap(images: &[Image], digests: &dyn Digests) -> Vec<Image> {
+    let lacks = |tool: &&str| matches!(digests.tool(tool), Ok(None));
+    let settle = |image: &Image| {
+        let mut image = image.clone();
+        let tools = image.name == TOOLS_IMAGE && image.text("Distribution") == Some("debian");
+        let wanted = match image.text(BOOTSTRAP) {
+            Some("enabled") => tools,
+            Some("auto") => tools && PACKAGE_MANAGER.iter().any(lacks),
+            _ => false,
+        };
+        if let Some(sourced) = image.values.get_mut(BOOTSTRAP) {
+            sourced.value = Value::text(if wanted { "enabled" } else { "disabled" });
+        }
+        image
+    };
+    images.iter().map(settle).collect()
 }
 
 /// The images in an order in which each comes after those whose outputs it uses.
@@ -267,7 +303,7 @@ fn tool_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
     let search = search.map(|(index, path)| input(&format!("{SEARCH}{index:02}"), "ExtraSearchPaths", path, false));
     let tree = match ToolsTree::of(image) {
         ToolsTree::Path(path) => Some(input(TOOLS, "ToolsTree", path, true)),
-        ToolsTree::Host | ToolsTree::Default => None,
+        ToolsTree::Host | ToolsTree::Default | ToolsTree::Seed => None,
     };
     search.chain(tree).collect()
 }
@@ -293,11 +329,11 @@ pub(super) fn hash_inputs(
     let mut tools = BTreeSet::new();
     let mut host = BTreeSet::new();
     for (own, image) in images.iter().enumerate() {
-        for (_, decl) in declarations.iter() {
+        for (stage, decl) in declarations.iter() {
             if unmet(image, decl).is_some() {
                 continue;
             }
-            if ToolsTree::of(image) == ToolsTree::Host {
+            if ToolsTree::of(image) == ToolsTree::Host || SEED_STAGES.contains(&stage) {
                 tools.extend(decl.named_tools());
             }
             host.extend(decl.host_files.iter().map(String::as_str));

@@ -162,7 +162,8 @@ fn under_trees(path: &str, trees: &[PathBuf]) -> Vec<Mount> {
     let over: Vec<PathBuf> =
         trees.iter().map(|tree| inside(tree, path)).filter(|path| path.symlink_metadata().is_ok()).collect();
     match over.last() {
-        None => vec![from_host(path, path != "/usr")],
+        // A host need not have any programs.
+        None => vec![from_host(path, true)],
         Some(top) if !top.is_dir() => vec![read_only(top, path, false)],
         Some(_) => {
             let lowest = PathBuf::from(path);

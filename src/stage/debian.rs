@@ -277,19 +277,24 @@ fn install(cx: &mut Context<'_>, tree: &Tree, need: &str, installer: Installer) 
         }
         use_package(cx, package)?;
     }
-    let options = InstallOptions {
-        docs: cx.view.bool("WithDocs"),
-        epoch: cx.view.get("SourceDateEpoch").as_number().and_then(|epoch| u64::try_from(epoch).ok()),
-        components: cx.view.texts("Repositories").into_iter().map(str::to_owned).collect(),
-        ..InstallOptions::new(&target(cx)?)
-    };
+    let options = install_options(cx)?;
     let mount = cx.tree_mount(tree);
     let pool = cx.store.pool();
     with_tools(cx, |tools| installer(tools, mount, &pool, &list, &options))
 }
 
+/// How the settings want packages to be installed.
+pub(super) fn install_options(cx: &Context<'_>) -> Result<InstallOptions, StageError> {
+    Ok(InstallOptions {
+        docs: cx.view.bool("WithDocs"),
+        epoch: cx.view.get("SourceDateEpoch").as_number().and_then(|epoch| u64::try_from(epoch).ok()),
+        components: cx.view.texts("Repositories").into_iter().map(str::to_owned).collect(),
+        ..InstallOptions::new(&target(cx)?)
+    })
+}
+
 /// Tells the store that a package of the pool is used, so that clean-up keeps it.
-fn use_package(cx: &Context<'_>, package: &Package) -> Result<(), StageError> {
+pub(super) fn use_package(cx: &Context<'_>, package: &Package) -> Result<(), StageError> {
     let path = distro::pool_path(&cx.store.pool(), package);
     match path.file_name() {
         Some(name) => Ok(cx.store.use_pool(&name.to_string_lossy())?),
@@ -320,6 +325,16 @@ fn target(cx: &Context<'_>) -> Result<Target, StageError> {
 
 /// The repositories that the settings ask for.
 pub(super) fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError> {
+    let mut host = Host::read(Path::new("/"));
+    host.keyrings = distro::KEYRINGS.into_iter().filter(|path| cx.tools.has_file(Path::new(path))).collect();
+    if cx.profile.network {
+        host = host.with_network_settings();
+    }
+    repositories_for(cx, host)
+}
+
+/// The repositories that the settings ask for on a host.
+pub(super) fn repositories_for(cx: &Context<'_>, host: Host) -> Result<Repositories, StageError> {
     let text = |setting: &str| cx.view.text(setting).map(str::to_owned);
     let local = match cx.view.get("LocalMirror") {
         Value::Path(path) => Some(path.to_string_lossy().into_owned()),
@@ -334,11 +349,6 @@ pub(super) fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError>
         debug: false,
         proxy: text("ProxyUrl"),
     };
-    let mut host = Host::read(Path::new("/"));
-    host.keyrings = distro::KEYRINGS.into_iter().filter(|path| cx.tools.has_file(Path::new(path))).collect();
-    if cx.profile.network {
-        host = host.with_network_settings();
-    }
     let mut repositories = Repositories::new(&target(cx)?, &settings, &host).map_err(failure)?;
     for tree in &cx.tools.sandbox.trees {
         for directory in APT_DIRECTORIES {
@@ -360,7 +370,8 @@ const APT_DIRECTORIES: [&str; 5] = ["apt.conf.d", "auth.conf.d", "preferences.d"
 /// Variables that say how the network is reached. They change where bytes come from, never which.
 const NETWORK_VARIABLES: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
 
-fn with_tools<T>(
+/// Calls a function of `distro` with what it needs of the stage's context.
+pub(super) fn with_tools<T>(
     cx: &mut Context<'_>,
     action: impl FnOnce(&mut Cx<'_>) -> Result<T, distro::Error>,
 ) -> Result<T, StageError> {

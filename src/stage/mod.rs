@@ -19,6 +19,7 @@ mod output;
 pub mod publish;
 mod remove;
 pub mod script;
+mod seed;
 mod shell;
 mod tools;
 
@@ -41,6 +42,8 @@ pub type StageFn = fn(&mut Context<'_>) -> Result<Outputs, StageError>;
 pub const STAGES: &[(&str, StageFn)] = &[
     ("sandbox-trees", extra::sandbox_trees),
     ("sync-scripts", script::sync),
+    ("seed-packages", seed::packages),
+    ("seed", seed::tree),
     ("sync", debian::sync),
     ("resolve", debian::resolve),
     ("download", debian::download),

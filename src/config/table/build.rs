@@ -66,6 +66,9 @@ pub(super) const SETTINGS: &[Setting] = &[
     .meta("PATH")
     .scope(Scope::Tools)
     .help("Directories with further packages for the default tools tree"),
+    Setting::new("ToolsTreeBootstrap", SECTION, &["--tools-tree-bootstrap"], Kind::Feature)
+        .scope(Scope::Multiversal)
+        .help("Make a first Debian tree without a package manager of the host, to make the default tools tree with"),
     Setting::new("ToolsTreeCertificates", SECTION, &["--tools-tree-certificates"], Kind::Bool)
         .scope(Scope::Universal)
         .default(Default::Bool(true))
