@@ -54,7 +54,8 @@ impl Session {
             nodes.sort();
             nodes.dedup();
         }
-        preview(&self.plan, &nodes, &StoreLookup { store: &self.store, force: &self.force })
+        let hasher = Hasher::new(&self.store);
+        preview(&self.plan, &nodes, &StoreLookup { store: &self.store, force: &self.force, hasher })
     }
 }
 

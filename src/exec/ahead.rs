@@ -7,7 +7,7 @@ use super::node::{Job, Made};
 use super::{Event, ExecError, Observer, Options, Outcome};
 use crate::plan::Plan;
 use crate::sandbox::Cancel;
-use crate::store::Store;
+use crate::store::{Hasher, Store};
 
 /// Runs the nodes that are to run before the graph is compiled, one after the other. Tells whether any ran: then inputs
 /// may be others now, and the graph is to be compiled again.
@@ -21,11 +21,12 @@ pub fn run_ahead(
     observer: &dyn Observer,
     cancel: &Cancel,
 ) -> Result<bool, ExecError> {
-    let (mut ran, made) = (false, Made::default());
+    let (mut ran, made, hasher) = (false, Made::default(), Hasher::new(store));
     for id in plan.ahead() {
         let node = &plan.graph[id];
         let forced = options.force.reason(node);
-        let job = Job { store, options, observer, cancel, id, node, needs: BTreeMap::new(), forced, made: &made };
+        let needs = BTreeMap::new();
+        let job = Job { store, hasher: &hasher, options, observer, cancel, id, node, needs, forced, made: &made };
         let outcome = match job.cached() {
             Some(done) => done.outcome,
             None => match job.run() {

@@ -8,6 +8,7 @@ mod error;
 mod lookup;
 mod node;
 mod observer;
+mod reads;
 mod scheduler;
 
 pub use ahead::run_ahead;

@@ -77,6 +77,10 @@ pub struct SandboxProfile {
     /// The network.
     #[serde(default)]
     pub network: Network,
+    /// Conditions under which just what a command reads of the sources enters the key: all must hold, and without any
+    /// all of the sources does.
+    #[serde(default)]
+    pub traced: Vec<String>,
 }
 
 /// One stage as declared.
@@ -154,6 +158,12 @@ impl StageDecl {
     /// The view of an image that the stage's code gets.
     pub fn view(&self, stage: &str, image: &Image) -> View {
         View::new(stage, image, self.visible()).with_tests(self.outcomes(image))
+    }
+
+    /// Whether for an image just what is read of the sources enters the key.
+    pub fn traces(&self, image: &Image) -> bool {
+        let conditions = &self.parsed.traced;
+        !conditions.is_empty() && conditions.iter().all(|condition| condition.holds(image))
     }
 
     /// Every output, the tree first.

@@ -131,11 +131,14 @@ pub(super) struct FileInput {
     /// Whether the owners of files count: a base is a whole tree, and what else lies in a project belongs to whoever
     /// cloned it.
     pub owners: bool,
+    /// Whether what is read of it is found out when the stage runs, so that it is not hashed before.
+    pub traced: bool,
 }
 
 /// The file inputs of a stage for an image.
 pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
     let mut inputs = Vec::new();
+    let traces = decl.traces(image);
     for setting in &decl.files {
         let value = image.get(setting);
         let items = match value {
@@ -159,6 +162,7 @@ pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
                     path: path.to_path_buf(),
                     hidden,
                     owners: setting == "BaseTrees",
+                    traced: traces && setting == "BuildSources",
                 });
             }
         }
@@ -194,7 +198,7 @@ pub(super) fn hash_inputs(
             tools.extend(decl.tools.iter().map(String::as_str));
             host.extend(decl.host_files.iter().map(String::as_str));
             for input in file_inputs(image, decl) {
-                if outputs.producer(&input.path, own).is_none() {
+                if !input.traced && outputs.producer(&input.path, own).is_none() {
                     let place = (input.path, input.hidden, input.owners);
                     wanted.entry(place).or_insert((image.name.clone(), input.setting));
                 }

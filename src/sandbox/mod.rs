@@ -17,6 +17,7 @@ mod pump;
 mod reap;
 mod root;
 mod run;
+mod serve;
 mod spec;
 mod sys;
 mod tree;
@@ -27,6 +28,7 @@ mod wire;
 pub use host::{BIN, EXECUTABLE, HostRoot, PATH, host_root};
 pub use probe::probe_overlay;
 pub use run::{Cancel, Error, Exit, Input, Output, set_executable};
+pub use serve::serve;
 pub use spec::{Mount, Spec};
 pub use userns::{Error as UserNamespaceError, enter_user_namespace};
 

@@ -8,6 +8,7 @@ use std::time::SystemTime;
 use super::apply::APPLY;
 use super::{Outputs, StageError};
 use crate::config::View;
+use crate::reads::Recording;
 use crate::sandbox::{Cancel, HostRoot, Input, Mount, Output, PATH, Spec, host_root};
 use crate::store::{
     Artifact, Backend, Ingest, Layer, Materialise, MergedTree, Store, WorkDir, lower_dirs, materialise,
@@ -77,6 +78,8 @@ pub struct Context<'a> {
     pub needs: BTreeMap<String, Artifact>,
     /// File inputs by `Setting/index[/name]`, sorted.
     pub sources: BTreeMap<String, Source>,
+    /// Takes what is read of the build sources, for a stage whose key has just that of them.
+    pub recording: Option<&'a Recording>,
     /// The layers of the stage's tree, lowest first.
     pub layers: Vec<Layer>,
     /// What its sandbox holds.

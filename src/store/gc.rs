@@ -94,6 +94,9 @@ impl Store {
                 report.remaining -= size;
             }
             self.drop_dangling()?;
+            let kept = inventory.records.iter().filter(|(record, _)| !doomed.contains(&Use::Record(record.key)));
+            let shapes = kept.filter_map(|(record, _)| record.read.as_ref().map(|read| (read.pre, read.shape)));
+            self.drop_shapes(&shapes.collect())?;
         }
         Ok(report)
     }

@@ -34,11 +34,12 @@ struct Last {
 impl Record {
     /// The objects that the outputs refer to.
     pub(super) fn objects(&self) -> impl Iterator<Item = Use> {
-        self.outputs.values().flat_map(|artifact| match artifact {
+        let outputs = self.outputs.values().flat_map(|artifact| match artifact {
             Artifact::Tree { layers } => layers.iter().copied().map(Use::Layer).collect::<Vec<_>>(),
             Artifact::Files { files } => files.values().copied().map(Use::File).collect(),
             Artifact::Value { .. } => Vec::new(),
-        })
+        });
+        outputs.chain(self.read.iter().map(|read| Use::File(read.seen)))
     }
 }
 

@@ -48,16 +48,20 @@ impl Runner<'_> {
                 Context::host_path(source).map(|path| (base, path.to_path_buf()))
             })
             .collect();
-        let base = self.base(cx)?;
+        let (base, sources, first) = self.base(cx)?;
         for (name, path) in scripts {
             let called = [&[name.as_str()], arguments].concat().join(" ");
             cx.note(&format!("running {called}"));
-            let spec = self.spec(&base, &name, &path, arguments);
+            let mut spec = self.spec(&base, &name, &path, arguments);
+            let _held = sources.serve(&mut spec.mounts, first)?;
             cx.run(&spec).map_err(|error| match error {
                 // The name in the sandbox is the same for all scripts of a kind.
                 StageError::Command { exit, .. } => {
                     if cx.debug_shell {
-                        debug_shell(cx, &spec, &called);
+                        // A mount serves one sandbox only.
+                        if let Ok(_held) = sources.serve(&mut spec.mounts, first) {
+                            debug_shell(cx, &spec, &called);
+                        }
                     }
                     StageError::Command { command: called, exit }
                 }
@@ -79,7 +83,8 @@ impl Runner<'_> {
     }
 
     /// What all scripts of the stage have in common.
-    fn base(&self, cx: &Context<'_>) -> Result<Spec, StageError> {
+    /// Besides, the mounts of the sources and where they begin.
+    fn base(&self, cx: &mut Context<'_>) -> Result<(Spec, sources::Mounts, usize), StageError> {
         let kind = self.kind;
         let mut spec = cx.spec(&[]);
         // The table says who gets it.
@@ -90,8 +95,10 @@ impl Runner<'_> {
             spec.mounts.push(cx.tree_mount(tree));
         }
         let build = if kind.has("BUILDDIR") { build_directory(cx)? } else { None };
+        let (mut sources, first) = (sources::Mounts::default(), spec.mounts.len());
         if self.mounts.is_empty() {
-            spec.mounts.extend(sources::mounts(cx, kind, build.as_deref())?);
+            sources = sources::mounts(cx, kind, build.as_deref())?;
+            spec.mounts.extend(sources.mounts.iter().cloned());
         } else {
             spec.mounts.extend(self.mounts.iter().cloned());
         }
@@ -122,7 +129,7 @@ impl Runner<'_> {
         }
         spec.mounts.extend(self.after.iter().cloned());
         spec.cwd = "/work/src".into();
-        Ok(spec)
+        Ok((spec, sources, first))
     }
 }
 
