@@ -8,10 +8,11 @@ const LAYERS: &[&[&str]] = &[
     &["types"],
     &["reads"],
     &["config", "rootfs", "sandbox", "store"],
-    &["distro", "output"],
+    &["boot", "distro", "output"],
     &["stage"],
     &["plan"],
     &["exec"],
+    &["run"],
     &["cli"],
 ];
 

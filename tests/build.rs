@@ -14,6 +14,10 @@ mod damage;
 mod forced;
 #[path = "build/images.rs"]
 mod images;
+#[path = "build/initrd.rs"]
+mod initrd;
+#[path = "build/local.rs"]
+mod local;
 #[path = "build/mirror.rs"]
 mod mirror;
 #[path = "build/outputs.rs"]

@@ -196,6 +196,16 @@ fn what_has_no_end_is_not_read() {
     let project = Project::new(&[("mkosi.conf", "[Include]\nInclude=/dev/zero\n")]);
     let text = project.load(&[]).expect_err("refused").to_string();
     assert!(text.contains("this is a device"), "{text}");
+    for (name, text) in [("mkosi.conf", ""), ("mkosi.conf.d/a.conf", ""), ("mkosi.version", ""), ("i.conf", "Include=")]
+    {
+        let project = Project::new(&[(
+            "mkosi.conf.d/b.conf",
+            &format!("[Include]\n{text}{}", text.replace("Include=", "i.conf")),
+        )]);
+        nix::unistd::mkfifo(&project.root.join(name), nix::sys::stat::Mode::S_IRWXU).expect("a pipe");
+        let said = project.load(&[]).expect_err("refused").to_string();
+        assert!(said.contains("this is a pipe or socket"), "{name}: {said}");
+    }
     let project = Project::new(&[("mkosi.conf", "[Output]\nImageId=x\n")]);
     std::fs::create_dir(project.root.join("mkosi.conf.d")).expect("a directory");
     symlink("/dev/null", project.root.join("mkosi.conf.d/10.conf")).expect("a link");

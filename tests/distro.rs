@@ -10,7 +10,7 @@ use mkosi::distro::{
     Cx, Distribution, Error, Host, InstallOptions, Package, Repositories, Request, Resolution, Settings, Source,
     Target, download, install, install_base, installed, remove, resolve, sync,
 };
-use mkosi::sandbox::{Cancel, HostRoot, Input, Mount, Output, Spec, host_root, set_executable};
+use mkosi::sandbox::{Cancel, HostRoot, Input, Mount, Output, Spec, Tools, host_root, set_executable};
 use mkosi::types::Architecture;
 
 /// Where one test works: its files, its log, and what the functions need.
@@ -37,7 +37,7 @@ impl Bench {
         Cx {
             cancel: &self.cancel,
             log: &mut self.log,
-            tools: "/".into(),
+            tools: Tools::default(),
             work,
             network_environment: BTreeMap::new(),
             parallel: true,
@@ -416,7 +416,7 @@ fn a_missing_tool_is_named() {
     let (synced, work) = (bench.path("synced"), bench.path("work"));
     let empty = bench.path("empty");
     std::fs::create_dir(empty.join("usr")).unwrap();
-    let tools = empty;
+    let tools = Tools { layers: vec![empty], ..Tools::default() };
     let mut cx = Cx {
         cancel: &bench.cancel,
         log: &mut bench.log,

@@ -75,6 +75,26 @@ fn unique_seconds() -> String {
 }
 
 #[test]
+fn what_takes_the_machine_is_ended() {
+    let seconds = unique_seconds();
+    let mut bomb = spec(&format!("i=0; while [ $i -lt 400 ]; do sleep {seconds} & i=$((i+1)); done; wait"));
+    bomb.processes = 200;
+    let error = bomb.run(Input::Null, Output::Merged(&mut Vec::new()), &Cancel::default()).unwrap_err().to_string();
+    assert!(error.contains("more than 200 processes"), "{error}");
+    assert!(!process_runs(&seconds));
+    // `tail` keeps all that it is asked for, and then can't get rid of it.
+    let mut eater = spec(&format!("head -c 300M /dev/zero | tail -c 300M | sleep {seconds}"));
+    eater.memory = Some(100 << 20);
+    let error = eater.run(Input::Null, Output::Merged(&mut Vec::new()), &Cancel::default()).unwrap_err().to_string();
+    assert!(error.contains("MiB of memory"), "{error}");
+    assert!(!process_runs(&seconds));
+    // A sandbox that keeps to its bounds is left alone, and is the first to go where the kernel has to choose.
+    let mut plain = spec("cat /proc/self/oom_score_adj; sleep 0.3");
+    (plain.processes, plain.memory) = (200, Some(1 << 30));
+    assert_eq!(output(&plain), "500\n");
+}
+
+#[test]
 fn exit_status_and_signals_come_back() {
     assert_eq!(run(&spec("exit 0")).unwrap().0, Exit::Code(0));
     assert_eq!(run(&spec("exit 77")).unwrap().0, Exit::Code(77));

@@ -114,12 +114,21 @@ fn each_kind_gets_the_variables_of_the_table() {
 }
 
 #[test]
-fn a_damaged_environment_file_is_named() {
+fn environment_files_count_by_what_they_say() {
     let project = Project::new();
-    project.write("mkosi.env", "A=1\nnothing\n");
-    project.script("mkosi.postinst", "true");
+    project.write("mkosi.env", "# a comment\n\nA = one \nHOME\nNOWHERE\nQ=\"q\"\n");
+    project.script("mkosi.postinst", "echo \"$A $HOME ${NOWHERE-unset} $Q\" >$BUILDROOT/said");
+    project.done(&[]);
+    assert_eq!(project.output("image/said"), format!("one {}  \"q\"\n", project.path().display()));
+    let text = project.done(&["graph"]);
+    assert!(!text.contains("would run"), "{text}");
+    project.write("other.env", &project.read("mkosi.env").replace("one", "two"));
+    std::fs::rename(project.path().join("other.env"), project.path().join("mkosi.env")).unwrap();
+    project.done(&[]);
+    assert!(project.output("image/said").starts_with("two "));
+    project.write("mkosi.env", "A=1\n =nothing\n");
     let text = project.fails(&[]);
-    assert!(text.contains("mkosi.env:2: `nothing`"), "{text}");
+    assert!(text.contains("mkosi.env:2: `=nothing`"), "{text}");
 }
 
 #[test]
@@ -395,6 +404,100 @@ fn a_shell_opens_where_a_script_failed() {
         assert_eq!(String::from_utf8_lossy(&ran.stdout), expected);
         assert!(String::from_utf8_lossy(&ran.stderr).contains("status 3"));
     }
+}
+
+#[test]
+fn a_shell_looks_into_any_place_of_the_graph() {
+    let project = Project::new();
+    let look = |at: &str, command: &str| project.done(&["shell", "--at", at, "--", "sh", "-c", command]);
+    project.script("mkosi.build", "mkdir -p $DESTDIR/usr; echo built >$DESTDIR/usr/built; echo handed >$ARTIFACTDIR/a");
+    project.script(
+        "mkosi.postinst",
+        "echo left >$BUILDROOT/etc/left; rm $BUILDROOT/usr/bin/pwd; echo o >$OUTPUTDIR/o; exit 3",
+    );
+    let text = project.fails(&["shell", "--at", "postinst"]);
+    assert!(text.contains("main/postinst was not built yet"), "{text}");
+    let text = project.fails(&[]);
+    assert!(text.contains("mkosi shell --at postinst") && !text.contains("--at postinst main"), "{text}");
+    // What the script left when it failed, in its own sandbox.
+    let left = "cat $BUILDROOT/etc/left /work/out/o /work/artifacts/a $SRCDIR/code; test ! -e $BUILDROOT/usr/bin/pwd
+         test -x $SCRIPT; pwd; echo changed >$BUILDROOT/etc/left; echo changed >$SRCDIR/code; echo changed >/work/out/o";
+    for _ in 0..2 {
+        let text = look("postinst", left);
+        assert!(text.contains("left\no\nhanded\nthe code\n/work/src\n"), "{text}");
+        assert!(text.contains("`postinst` left when it failed") && text.contains("status 3"), "{text}");
+    }
+    let before = look("before:postinst", "cat $BUILDROOT/usr/built; ls /work/out; test ! -e $BUILDROOT/etc/left");
+    assert_eq!(before, "built\n");
+    assert_eq!(look("build", "cat $DESTDIR/usr/built; test ! -e $BUILDROOT/usr/built"), "built\n");
+    // A stage without scripts: in the image.
+    assert_eq!(look("extra", "cat /usr/built; echo $container ${BUILDROOT-none}"), "built\nmkosi none\n");
+    let (_, text) =
+        project.run(&["shell", "--at", "before:extra", "main", "--", "sh", "-c", "test ! -e /usr/built; exit 5"]);
+    assert_eq!(text, "");
+    let ended = project.command(&["shell", "--at", "base", "--", "sh", "-c", "exit 5"]).status().unwrap();
+    assert_eq!(ended.code(), Some(5));
+    let ended = project.command(&["shell", "--at", "base", "--", "sh", "-c", "kill -TERM $$"]).status().unwrap();
+    assert_eq!(ended.code(), Some(128 + 15));
+    for (at, said) in [
+        ("postint", "did you mean `postinst`"),
+        ("prepare", "no part of the image"),
+        ("publish", "main/configure was not built yet"),
+        ("before:base", "works on no tree"),
+        ("during:base", "neither `before:` nor `after:`"),
+    ] {
+        let text = project.fails(&["shell", "--at", at]);
+        assert!(text.contains(said), "{at}: {text}");
+    }
+    // A success takes the place of a failure.
+    project.script("mkosi.postinst", "echo right >$BUILDROOT/etc/right");
+    project.done(&[]);
+    assert_eq!(look("postinst", "ls $BUILDROOT/etc"), "right\n");
+    project.script("mkosi.postinst", "echo other >$BUILDROOT/etc/right");
+    let text = look("postinst", "cat $BUILDROOT/etc/right");
+    assert!(text.contains("have changed since") && text.contains("right\n"), "{text}");
+}
+
+#[test]
+fn arguments_reach_build_scripts_and_their_key() {
+    let project = Project::new();
+    project.script(
+        "mkosi.build",
+        "for a in \"$@\"; do echo \"<$a>\"; done >$OUTPUTDIR/arguments; grep -v arguments $MKOSI_CONFIG",
+    );
+    project.script("mkosi.postinst", "echo \"$@\" >$OUTPUTDIR/postinst");
+    project.done(&[]);
+    assert_eq!(project.output("arguments"), "");
+    let graph = project.done(&["graph", "--", "one"]);
+    assert!(graph.contains("what stands after `--` is new"), "{graph}");
+    project.done(&["build", "--", "one", "two words", "-f"]);
+    assert_eq!(project.output("arguments"), "<one>\n<two words>\n<-f>\n");
+    assert_eq!(project.output("postinst"), "final\n");
+    assert!(project.done(&["--", "one", "two words", "-f"]).contains("up to date"));
+    project.done(&[]);
+    assert_eq!(project.output("arguments"), "");
+}
+
+#[test]
+fn sync_scripts_have_the_agent_and_no_secret() {
+    let project = Project::new();
+    let socket = project.path().join("agent");
+    let _agent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    project.write(".gitconfig", "[user]\nname = Somebody\n");
+    project.write(".ssh/known_hosts", "host\n");
+    project.write(".ssh/id_rsa", "secret\n");
+    project.script(
+        "mkosi.sync",
+        "test -S $SSH_AUTH_SOCK; git config user.name >seen; cat ~/.ssh/known_hosts >>seen
+         test ! -e ~/.ssh/id_rsa; ! (: >>~/.ssh/known_hosts) 2>/dev/null; ls ~root/.ssh >>seen",
+    );
+    let text = project.done(&["graph"]);
+    assert!(text.contains("sync-scripts") && text.contains("never built"), "{text}");
+    let ran = project.command(&[]).env("SSH_AUTH_SOCK", &socket).output().unwrap();
+    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    assert_eq!(project.read("src/seen"), "Somebody\nhost\nknown_hosts\n");
+    let text = project.done(&["graph"]);
+    assert!(text.lines().any(|line| line.contains("sync-scripts") && line.contains("cached")), "{text}");
 }
 
 #[test]

@@ -31,7 +31,7 @@ libfuzzer_sys::fuzz_target!(|text: &[u8]| {
     match load(&input) {
         Ok(loaded) => {
             let _ = loaded.to_json().to_string();
-            let _ = mkosi::cli::summary::text(&loaded, DIRECTORY.path(), true);
+            let _ = mkosi::summary::text(&loaded, DIRECTORY.path(), true);
         }
         Err(diagnostics) => assert!(!diagnostics.to_string().is_empty()),
     }

@@ -61,6 +61,7 @@ pub fn command() -> Command {
         .arg(flag("repair", "Remove what `store verify` finds damaged"))
         .arg(valued("max-size", "SIZE", "The size that `store gc` comes down to: 500M, 10G"))
         .arg(valued("keep-days", "DAYS", "What `store gc` keeps whatever its size").default_value("7"))
+        .arg(valued("at", "STAGE", "Where `shell` looks into the graph: after a stage, or before it with before:STAGE"))
         .arg(flag("json", "Print JSON"))
         .arg(flag("debug", "Show in detail what is done"))
         .arg(flag("debug-shell", "Start a shell where a program in the image fails"))
@@ -94,12 +95,16 @@ pub fn command() -> Command {
                 .help("Show this help")
                 .help_heading(PROGRAM),
         );
+    let command = command.arg(Arg::new(ONLY_BUILD).long(ONLY_BUILD).action(ArgAction::SetTrue).hide(true));
     let ignored = IGNORED.iter().map(|(name, value)| {
         let action = if *value { ArgAction::Append } else { ArgAction::Count };
         Arg::new(*name).long(*name).action(action).hide(true)
     });
     command.args(ignored).args(SETTINGS.iter().flat_map(|setting| setting_args(setting)))
 }
+
+/// The hidden option with which the program starts itself to build what it then runs.
+pub(super) const ONLY_BUILD: &str = "only-build";
 
 /// Options that did something once, and whether they take a value.
 pub(super) const IGNORED: &[(&str, bool)] =

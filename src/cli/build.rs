@@ -6,7 +6,7 @@ use super::options::Invocation;
 use super::progress::Terminal;
 use super::session::{self, Session};
 use crate::config::Loaded;
-use crate::exec::{ExecError, Options, execute, run_ahead};
+use crate::exec::{ExecError, Options, Shared, execute, run_ahead};
 use crate::plan::{Format, Plan, render};
 use crate::sandbox::Cancel;
 use crate::store::{Backend, Store};
@@ -25,6 +25,11 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
     for line in session::unsupported(loaded)? {
         eprintln!("warning: {line}");
     }
+    if crate::sandbox::has_single_id() {
+        eprintln!(
+            "note: you have no subordinate ids, so that everything in what is built belongs to root (docs/sandbox.md)"
+        );
+    }
     let cancel = Cancel::default();
     let on_signal = cancel.clone();
     // Without a handler Ctrl-C ends the program at once, which the store survives.
@@ -39,17 +44,19 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
         jobs: 0,
         debug_shell: invocation.debug_shell,
     };
-    if !session.plan.ahead().is_empty() {
+    let shared = Shared::default();
+    while !session.plan.ahead().is_empty() {
         let terminal = Terminal::new(&session.plan, invocation.debug);
-        let result = run_ahead(&session.plan, &session.store, &options, &terminal, &cancel);
+        let result = run_ahead(&session.plan, &session.store, &options, &terminal, &cancel, &shared);
         terminal.finish();
-        if result.map_err(|error| failed(error, invocation.debug))? {
-            session = Session::open(invocation, loaded, refresh)?;
-            choose_backend(&session.store);
+        if !result.map_err(|error| failed(error, invocation.debug))? {
+            break;
         }
+        session = Session::open(invocation, loaded, refresh)?;
+        choose_backend(&session.store);
     }
     let terminal = Terminal::new(&session.plan, invocation.debug);
-    let result = execute(&session.plan, &session.store, &options, &terminal, &cancel);
+    let result = execute(&session.plan, &session.store, &options, &terminal, &cancel, &shared);
     terminal.finish();
     let summary = result.map_err(|error| failed(error, invocation.debug))?;
     metadata_age(&session);
@@ -76,7 +83,7 @@ pub fn graph(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<String>
 }
 
 /// Finds out whether overlays can be mounted on the store's file system, and tells when they can't.
-fn choose_backend(store: &Store) {
+pub fn choose_backend(store: &Store) {
     if let Err(reason) = crate::sandbox::probe_overlay(store.dir()) {
         eprintln!("note: trees are copied, which is slow: no overlay can be mounted on the store ({reason})");
         store.set_backend(Backend::Copy { reason });
@@ -85,13 +92,18 @@ fn choose_backend(store: &Store) {
 
 /// A failed run in words: which node, why, the last lines that it printed, and where the rest is.
 fn failed(error: ExecError, debug: bool) -> anyhow::Error {
-    match &error {
-        ExecError::Node { tail, log, .. } if !debug && !tail.is_empty() => {
-            let lines: String = tail.iter().map(|line| format!("  | {line}\n")).collect();
-            anyhow::anyhow!("{error}\n{lines}  whole output: {}", log.display())
-        }
-        _ => error.into(),
+    let ExecError::Node { node, tail, log, left, .. } = &error else { return error.into() };
+    let mut text = error.to_string();
+    if !debug && !tail.is_empty() {
+        let lines: String = tail.iter().map(|line| format!("  | {line}\n")).collect();
+        text.push_str(&format!("\n{lines}  whole output: {}", log.display()));
     }
+    if *left {
+        let (image, stage) = node.split_once('/').unwrap_or(("main", node));
+        let image = if image == "main" { String::new() } else { format!(" {image}") };
+        text.push_str(&format!("\n  to look into what it left: mkosi shell --at {stage}{image}"));
+    }
+    anyhow::Error::msg(text)
 }
 
 /// Tells how old the repository metadata is, if it is old.

@@ -3,7 +3,7 @@
 use anyhow::bail;
 
 use super::options::Invocation;
-use super::session::{remove, store_directory};
+use super::session::{outside, remove, store_directory};
 use super::store_words;
 use crate::config::Loaded;
 use crate::store::Store;
@@ -28,8 +28,11 @@ pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
             }
         }
     }
+    let outside = outside();
     for image in loaded.images.iter().filter(|image| named(&image.name)) {
-        crate::stage::script::clean(image, &mut std::io::stderr(), &crate::sandbox::Cancel::default())?;
+        let mut image = image.clone();
+        image.take_environment_files(&outside)?;
+        crate::stage::script::clean(&image, &mut std::io::stderr(), &crate::sandbox::Cancel::default())?;
     }
     if invocation.force > 0 {
         let store = Store::open(&store_directory(loaded.image("main")))?;

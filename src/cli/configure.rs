@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use crate::config::{EnvironmentError, Image, JsonError, Loaded, Value, apply_answer, environment};
-use crate::sandbox::{Cancel, Exit, HostRoot, Input, Mount, Output, PATH, Spec, host_root};
+use crate::sandbox::{Cancel, Exit, HostRoot, Input, Mount, Output, PATH, Spec, Tools, host_root};
 use crate::types::Architecture;
 
 const SOURCES: &str = "/work/src";
@@ -167,7 +167,8 @@ fn spec(image: &Image, script: &Path, outside: &BTreeMap<String, String>, debug:
         read_only: true,
         optional: false,
     };
-    let tools = image.path("ToolsTree").unwrap_or(Path::new("/")).to_owned();
+    let layers = image.path("ToolsTree").filter(|tree| *tree != Path::new("/")).map(Path::to_owned);
+    let tools = Tools { layers: layers.into_iter().collect(), ..Tools::default() };
     let mut mounts = host_root(&HostRoot { tools, ..HostRoot::default() });
     mounts.push(Mount::Directory { target: SOURCES.into(), mode: 0o755 });
     let mut sources: Vec<(PathBuf, &Path)> = image
@@ -176,7 +177,7 @@ fn spec(image: &Image, script: &Path, outside: &BTreeMap<String, String>, debug:
         .iter()
         .filter_map(|tree| {
             let target = tree.field("target").and_then(Value::as_text).unwrap_or_default();
-            let target = Path::new(SOURCES).join(target.trim_matches('/'));
+            let target: PathBuf = Path::new(SOURCES).join(target.trim_matches('/')).components().collect();
             Some((target, tree.field("source").and_then(Value::as_path)?))
         })
         .collect();
@@ -223,7 +224,7 @@ fn variables(
     }
     if let Some(architecture) = image.text("Architecture").and_then(|name| name.parse::<Architecture>().ok()) {
         set("DISTRIBUTION_ARCHITECTURE", distribution_architecture(image, architecture));
-        set("QEMU_ARCHITECTURE", qemu_architecture(architecture));
+        set("QEMU_ARCHITECTURE", crate::run::machine::qemu(architecture));
         set("EFI_ARCHITECTURE", efi_architecture(architecture));
     }
     if image.name != "main" {
@@ -250,19 +251,6 @@ fn distribution_architecture(image: &Image, architecture: Architecture) -> &'sta
         Some("debian" | "ubuntu" | "kali") => architecture.debian(),
         Some("arch" | "postmarketos") => architecture.machine(),
         _ => architecture.rpm(),
-    }
-}
-
-/// The part of `qemu-system-…` for an architecture; empty where QEMU has none.
-fn qemu_architecture(architecture: Architecture) -> &'static str {
-    match architecture {
-        Architecture::Arm => "arm",
-        Architecture::MipsLe | Architecture::Mips64Le => "mips",
-        Architecture::Parisc => "hppa",
-        Architecture::Ppc64Le => "ppc64",
-        Architecture::X86 => "i386",
-        Architecture::Arc | Architecture::Ia64 | Architecture::S390 | Architecture::Tilegx => "",
-        other => other.machine(),
     }
 }
 

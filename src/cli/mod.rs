@@ -8,14 +8,18 @@ mod clean;
 pub mod completion;
 pub mod configure;
 pub mod documentation;
+pub mod genkey;
 pub mod history;
 pub mod init;
+mod known_here;
 pub mod options;
 pub mod pager;
 mod progress;
 pub mod resources;
 pub mod roff;
+mod running;
 mod session;
+mod shell_at;
 mod store_words;
 pub mod summary;
 pub mod verbs;
@@ -44,7 +48,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(project) = &project {
         history::recall(&mut invocation, project);
     }
-    if !invocation.verb.implemented() {
+    if !invocation.verb.implemented() && invocation.at.is_none() {
         return not_yet(invocation.verb);
     }
     if invocation.verb.needs_no_configuration() {
@@ -52,7 +56,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return without_configuration(&invocation, &here);
     }
     // The store of a user holds files of the user's subordinate ids, which only root of a namespace can read.
-    if invocation.verb.uses_store()
+    if (invocation.verb.uses_store() || invocation.only_build || invocation.at.is_some())
         && let Err(error) = crate::sandbox::enter_user_namespace()
     {
         eprintln!("error: {error}");
@@ -97,6 +101,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     for warning in &loaded.warnings {
         eprintln!("{}", warning.clone().relative_to(&here));
     }
+    // What runs an image stays the user, but its configure scripts need a sandbox.
+    if invocation.verb.needs_configure_scripts()
+        && loaded.images.iter().any(|image| !image.get("ConfigureScripts").is_empty())
+        && let Err(error) = crate::sandbox::enter_user_namespace()
+    {
+        eprintln!("error: {error}");
+        return ExitCode::FAILURE;
+    }
     // As in systemd's mkosi, only what builds runs them: the summary shows what the files say.
     if invocation.verb.needs_configure_scripts()
         && let Err(error) = configure::run(&mut loaded, &input.environment, invocation.debug)
@@ -137,6 +149,10 @@ fn without_configuration(invocation: &Invocation, here: &Path) -> ExitCode {
             finish_with(init::init(invocation, &HostFacts::detect(Path::new("/")), here).map_err(anyhow::Error::from))
         }
         Verb::Completion => finish_with(completion::script(&invocation.arguments).map_err(anyhow::Error::from)),
+        Verb::Genkey => {
+            let project = project_directory(invocation.directory.as_deref());
+            finish_with(genkey::genkey(invocation, project.as_deref()).map_err(anyhow::Error::from))
+        }
         Verb::Documentation => {
             let terminal = pager::on_terminal();
             match documentation::render(&invocation.arguments, &invocation.doc_format, terminal) {
@@ -160,9 +176,7 @@ pub fn load_input(invocation: &Invocation, built_in: &Path) -> LoadInput {
         directory: invocation.directory.clone(),
         options: invocation.settings.clone(),
         images: invocation.images.clone(),
-        environment: std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect(),
+        environment: session::outside(),
         host: HostFacts::detect(Path::new("/")),
         resources: Some(std::env::var_os("MKOSI_RESOURCES").map_or_else(|| built_in.to_owned(), PathBuf::from)),
     }
@@ -185,6 +199,11 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         // The version is written when all else went well.
         Verb::Bump => ExitCode::SUCCESS,
         Verb::Graph => finish_with(build::graph(invocation, loaded)),
+        Verb::Shell if invocation.at.is_some() => {
+            shell_at::shell(invocation, loaded).unwrap_or_else(|error| finish(Err(error)))
+        }
+        verb if verb.builds_with_force() && invocation.only_build => finish(build::build(invocation, loaded, false)),
+        verb if verb.runs() => running::run(invocation, loaded),
         Verb::Store => finish_with(clean::store(invocation, loaded)),
         verb => not_yet(verb),
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
-use super::arguments::{IGNORED, command, setting_args};
+use super::arguments::{IGNORED, ONLY_BUILD, command, setting_args};
 use super::verbs::{Verb, Words};
 use crate::config::table::SETTINGS;
 use crate::config::{Diagnostic, OptionSetting};
@@ -20,6 +20,8 @@ pub struct Invocation {
     pub verb: Verb,
     /// The images that are named.
     pub images: Vec<String>,
+    /// Where `mkosi shell` looks into the graph: `STAGE` or `before:STAGE`.
+    pub at: Option<String>,
     /// The arguments for the verb, or for build scripts.
     pub arguments: Vec<String>,
     /// The directory of the project; none after `-C ''`.
@@ -56,6 +58,8 @@ pub struct Invocation {
     pub verify_cache: bool,
     /// Ask the mirrors for newer packages.
     pub refresh: bool,
+    /// Build as a verb that runs an image does first, and don't run it.
+    pub only_build: bool,
     /// Raise the version after the build.
     pub auto_bump: bool,
     /// Empty the build directory first.
@@ -105,7 +109,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
     let directories = directories(&matches, here);
     let words = texts("words");
     let (mut images, mut arguments) = (texts("image"), Vec::new());
+    let at = text("at");
+    if at.is_some() && verb != Verb::Shell {
+        return Err(Stop::Wrong(format!(
+            "error: --at goes with `mkosi shell` alone, not with `mkosi {}`\n",
+            verb.name()
+        )));
+    }
     match verb.words() {
+        // With a place in the graph the command stands after `--`.
+        _ if at.is_some() => images.extend(words),
         Words::Images => images.extend(words),
         Words::Arguments => arguments.extend(words),
         Words::Nothing => {
@@ -134,6 +147,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
     Ok(Invocation {
         verb,
         images,
+        at,
         arguments,
         settings,
         graph_format: graph_format.unwrap_or_else(|| "text".to_owned()),
@@ -152,6 +166,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
         no_cache: matches.get_flag("no-cache"),
         verify_cache: matches.get_flag("verify-cache"),
         refresh: matches.get_flag("refresh"),
+        only_build: matches.get_flag(ONLY_BUILD),
         auto_bump: matches.get_flag("auto-bump"),
         wipe_build_dir: matches.get_flag("wipe-build-dir"),
         rerun_build_scripts: matches.get_flag("rerun-build-scripts"),

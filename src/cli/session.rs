@@ -1,14 +1,16 @@
 //! What building, explaining and cleaning have in common: the store, the compiled plan, and what is asked anew.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
 use super::options::Invocation;
+use super::verbs::Verb;
 use crate::config::table::SETTINGS;
-use crate::config::{Image, Loaded, Origin, Sourced, Value, environment};
+use crate::config::{Image, Loaded, Origin, Sourced, Value};
 use crate::exec::{Force, HostDigests, StoreLookup};
-use crate::plan::{self, Declarations, NodeId, Plan, PlanError, Preview, compile, preview};
+use crate::plan::{self, Declarations, NodeId, Plan, PlanError, Preview, ToolsTree, compile, preview};
 use crate::store::{Hasher, Store};
 
 /// A store and the plan of the images that were asked for.
@@ -29,14 +31,19 @@ impl Session {
     pub fn open(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow::Result<Self> {
         let declarations = declarations()?;
         let goals = goals(loaded);
-        for image in goals.iter().filter_map(|name| loaded.image(name)) {
+        for image in goals.iter().filter_map(|name| loaded.image(name)).chain(default_tools(loaded)) {
             plan::check(image, &declarations)?;
         }
         let store = Store::open(&store_directory(loaded.image("main")))?;
         let hasher = Hasher::new(&store);
-        let mut images: Vec<Image> = loaded.images.iter().map(with_output_directory).collect();
+        let mut images: Vec<Image> =
+            loaded.images.iter().chain(default_tools(loaded)).map(with_output_directory).collect();
+        let outside = outside();
         for image in &mut images {
-            take_environment_files(image)?;
+            image.take_environment_files(&outside)?;
+            let modules = loaded.default_modules.get(&image.name).map(Vec::as_slice).unwrap_or_default();
+            super::known_here::resolve(image, modules, Path::new("/proc"))?;
+            take_arguments(image, invocation);
         }
         let plan = compile(&declarations, &images, &goals, &HostDigests::new(&hasher))?;
         // Digests that could not be kept are made again next time.
@@ -46,7 +53,8 @@ impl Session {
 
     /// The nodes that the goals need, with their states.
     pub fn preview(&self, skipped: bool) -> Vec<Preview> {
-        let mut nodes: Vec<NodeId> = self.plan.wanted();
+        let mut nodes: Vec<NodeId> = self.plan.ahead();
+        nodes.extend(self.plan.wanted());
         if skipped {
             let goals = self.plan.goals.iter().filter_map(|image| self.plan.nodes.get(image));
             let more = goals.flat_map(|stages| stages.values().copied());
@@ -57,6 +65,12 @@ impl Session {
         let hasher = Hasher::new(&self.store);
         preview(&self.plan, &nodes, &StoreLookup { store: &self.store, force: &self.force, hasher })
     }
+}
+
+/// The default tools tree, where some image runs its programs.
+fn default_tools(loaded: &Loaded) -> Option<&Image> {
+    let wanted = |image: &Image| ToolsTree::of(image) == ToolsTree::Default;
+    loaded.tools.as_ref().filter(|_| loaded.images.iter().any(wanted))
 }
 
 /// The declarations of the stages.
@@ -72,7 +86,7 @@ fn declarations() -> Result<Declarations, PlanError> {
 pub fn unsupported(loaded: &Loaded) -> Result<Vec<String>, PlanError> {
     let declarations = declarations()?;
     let mut lines = Vec::new();
-    for image in goals(loaded).iter().filter_map(|name| loaded.image(name)) {
+    for image in goals(loaded).iter().filter_map(|name| loaded.image(name)).chain(default_tools(loaded)) {
         for (setting, origin) in plan::unsupported(image, &declarations) {
             let line = format!("`{setting}=` ({origin}) is not supported yet and has no effect");
             // Images share what the main image hands down to them.
@@ -84,18 +98,19 @@ pub fn unsupported(loaded: &Loaded) -> Result<Vec<String>, PlanError> {
     Ok(lines)
 }
 
-/// What `EnvironmentFiles=` say counts like `Environment=`, which goes before it.
-fn take_environment_files(image: &mut Image) -> anyhow::Result<()> {
-    if image.get("EnvironmentFiles").is_empty() {
-        return Ok(());
+/// The environment of the program, as far as it is text.
+pub fn outside() -> BTreeMap<String, String> {
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// What stands after `--` goes to build scripts. A look at the graph is one at what a build with these would do.
+fn take_arguments(image: &mut Image, invocation: &Invocation) {
+    if matches!(invocation.verb, Verb::Build | Verb::Graph) && !invocation.arguments.is_empty() {
+        let value = Value::List(invocation.arguments.iter().map(Value::text).collect());
+        image.values.insert(plan::ARGUMENTS, Sourced { value, origin: Origin::Default });
     }
-    let outside =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let variables = environment(image, &outside.collect())?;
-    let value = Value::Map(variables.into_iter().map(|(name, value)| (name, Value::Text(value))).collect());
-    let origin = image.values.get("Environment").map_or(Origin::Default, |sourced| sourced.origin.clone());
-    image.values.insert("Environment", Sourced { value, origin });
-    Ok(())
 }
 
 /// An image that names no output directory has its outputs in the project's.

@@ -62,20 +62,20 @@ verbs! {
     Clean "clean" [] Images true "Remove outputs; with -f what is kept for the next build as well";
     Store "store" [] Arguments true "Look into, check or tidy the store";
     Update "update" [] Images true "Look for newer packages, and build what they change";
-    Shell "shell" [] Arguments false "Run a shell in the image";
-    Boot "boot" [] Arguments false "Boot the image in a container";
-    Vm "vm" ["qemu"] Arguments false "Boot the image in a virtual machine";
-    Ssh "ssh" [] Arguments false "Log in to the running virtual machine";
-    Journalctl "journalctl" [] Arguments false "Read the image's journal";
-    Coredumpctl "coredumpctl" [] Arguments false "Look for core dumps in the image";
-    Sysupdate "sysupdate" [] Arguments false "Run systemd-sysupdate on the outputs";
+    Shell "shell" [] Arguments true "Run a shell in the image";
+    Boot "boot" [] Arguments true "Boot the image in a container";
+    Vm "vm" ["qemu"] Arguments true "Boot the image in a virtual machine";
+    Ssh "ssh" [] Arguments true "Log in to the running virtual machine";
+    Journalctl "journalctl" [] Arguments true "Read the image's journal";
+    Coredumpctl "coredumpctl" [] Arguments true "Look for core dumps in the image";
+    Sysupdate "sysupdate" [] Arguments true "Run systemd-sysupdate on the outputs";
     Box "box" ["sandbox"] Arguments false "Run a program with the tools of the build";
-    Serve "serve" [] Nothing false "Serve the outputs over HTTP";
-    Burn "burn" [] Arguments false "Write the image to a drive";
+    Serve "serve" [] Nothing true "Serve the outputs over HTTP";
+    Burn "burn" [] Arguments true "Write the image to a drive";
     Bump "bump" [] Nothing true "Raise the image's version";
-    Genkey "genkey" [] Nothing false "Make a key and certificate for Secure Boot";
+    Genkey "genkey" [] Nothing true "Make a key and certificate for Secure Boot";
     Dependencies "dependencies" [] Arguments false "List the packages that builds need on the host";
-    LatestSnapshot "latest-snapshot" [] Nothing false "Show the newest snapshot of the mirror";
+    LatestSnapshot "latest-snapshot" [] Nothing true "Show the newest snapshot of the mirror";
     Documentation "documentation" [] Arguments true "Show the manual";
     Completion "completion" [] Arguments true "Print completions for a shell";
     Help "help" [] Nothing true "Show this help";
@@ -105,6 +105,11 @@ impl Verb {
                 | Self::Serve
                 | Self::Burn
         )
+    }
+
+    /// Whether it runs an image, or does something with what was built.
+    pub const fn runs(self) -> bool {
+        self.builds_with_force() || matches!(self, Self::Ssh | Self::LatestSnapshot)
     }
 
     /// Whether the configuration is what configure scripts make of it.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::context::{Context, Layer, Slot, assign};
+use super::image::Image;
 use super::load::{Candidate, DEFAULT_INITRD, Loader};
 use super::loader::Extras;
 use super::table::{self, SETTINGS, Scope};
@@ -99,6 +100,22 @@ impl Loader<'_> {
         }
         self.derive(&mut context, main, values, Scope::Initrd, "Initrd");
         Some(self.derived(context, "mkosi.initrd.conf", "mkosi-initrd"))
+    }
+
+    /// The kernel modules that `default` stands for in an image's lists of them: those of the default initrd for the
+    /// same distribution and architecture. Nothing where no list has it.
+    pub(super) fn default_modules(&self, image: &Image) -> Option<Vec<Value>> {
+        let wanted = ["KernelModules", "KernelInitrdModules"].iter().any(|list| image.texts(list).contains(&"default"));
+        let resources = self.shared.input.resources.as_ref().filter(|_| wanted)?;
+        let mut context = Context::new(self.shared, DEFAULT_INITRD);
+        for name in ["Distribution", "Release", "Architecture"] {
+            if let (Some(setting), Some(sourced)) = (table::find(name), image.values.get(name)) {
+                assign(&mut context.cli, setting.name, Some(sourced.value.clone()), sourced.origin.clone());
+            }
+        }
+        let path = resources.join("mkosi-initrd");
+        context.load(&path, &path, Extras::default());
+        Some(context.value("KernelModules").items().to_vec())
     }
 
     /// Reads the project's own file for the tools tree or initrd, and the built-in configuration.

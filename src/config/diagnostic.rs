@@ -118,9 +118,35 @@ impl Diagnostic {
     }
 }
 
+/// How many characters of a text or line are shown, and how many of them before the mark.
+const SHOWN: usize = 200;
+const BEFORE: usize = 60;
+
+/// The text, or its beginning where it is longer than anyone reads.
+pub(super) fn clip(text: &str) -> String {
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
+    }
+}
+
+/// The part of a line that is shown for a mark at `column`, counted from one, and the mark's column in that part.
+fn excerpt(line: &str, column: usize) -> (String, usize) {
+    if line.len() <= SHOWN {
+        return (line.to_owned(), column);
+    }
+    let start = if column > SHOWN { column - 1 - BEFORE } else { 0 };
+    (line.chars().skip(start).take(SHOWN).collect(), column - start)
+}
+
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.severity, self.message)?;
+        // Messages quote what was written, which has any length.
+        let message: String = match self.message.char_indices().nth(4 * SHOWN) {
+            Some((end, _)) => format!("{}...", self.message.get(..end).unwrap_or_default()),
+            None => self.message.clone(),
+        };
+        write!(f, "{}: {message}", self.severity)?;
         if let Some(place) = &self.place {
             write!(f, "\n  --> {}", place.path.display())?;
             if place.line > 0 {
@@ -130,12 +156,10 @@ impl fmt::Display for Diagnostic {
                 let number = place.line.to_string();
                 let gutter = " ".repeat(number.len());
                 // A tab before the mark stays a tab, so that the mark stands below what it means on any terminal.
-                let before: String = source
-                    .chars()
-                    .take(place.column.saturating_sub(1))
-                    .map(|c| if c == '\t' { '\t' } else { ' ' })
-                    .collect();
-                let rest = source.chars().count().saturating_sub(place.column.saturating_sub(1)).max(1);
+                let (source, column) = excerpt(source, place.column);
+                let before: String =
+                    source.chars().take(column.saturating_sub(1)).map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
+                let rest = source.chars().count().saturating_sub(column.saturating_sub(1)).max(1);
                 let mark = "^".repeat(place.length.clamp(1, rest));
                 write!(f, "\n{gutter} |\n{number} | {}\n{gutter} | {before}{mark}", source.trim_end())?;
             }
@@ -206,6 +230,18 @@ mod tests {
           accepted: disk, tar
           hint: did you mean `disk`?
         ");
+    }
+
+    #[test]
+    fn a_long_line_is_shown_around_its_mark() {
+        let line = format!("{}here{}", "a ".repeat(5000), " b".repeat(5000));
+        let place = Place { path: "f".into(), line: 1, column: 10_001, length: 4, source: Some(line.clone()) };
+        let text = Diagnostic::error(line).at(place).to_string();
+        assert!(text.len() < 2000, "{}", text.len());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[3].find("here"), lines[4].find("^^^^"), "{text}");
+        let beyond = Place { path: "f".into(), line: 1, column: 90_000, length: 4, source: Some("x".repeat(300)) };
+        assert!(Diagnostic::error("x").at(beyond).to_string().ends_with('^'));
     }
 
     #[test]

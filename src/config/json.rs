@@ -12,6 +12,7 @@ use super::load::Loaded;
 use super::specifier::expand_delayed;
 use super::table::{Item, Kind, SETTINGS, Scope, Setting};
 use super::value::{Origin, Sourced, Value};
+use crate::types::Encoder;
 
 /// The settings that an image's JSON has: not those for another image, nor what only reading needs.
 fn shown() -> impl Iterator<Item = &'static Setting> {
@@ -32,8 +33,12 @@ impl Loaded {
 
     /// One image, as a configure script gets it on its standard input.
     pub fn image_json(&self, image: &Image) -> Json {
-        let mut object: Map<String, Json> =
-            shown().map(|setting| (setting.name.to_owned(), to_json(setting.kind, image.get(setting.name)))).collect();
+        let mut object: Map<String, Json> = shown()
+            .map(|setting| match unknown_uuid(image, setting) {
+                Some(uuid) => (setting.name.to_owned(), json!(uuid)),
+                None => (setting.name.to_owned(), to_json(setting.kind, image.get(setting.name))),
+            })
+            .collect();
         if image.text("ToolsTree").is_some() {
             object.insert(
                 "ToolsTree".to_owned(),
@@ -55,6 +60,24 @@ impl Loaded {
         object.insert("Image".to_owned(), json!(image.name));
         Json::Object(object)
     }
+}
+
+/// What is shown in the place of a UUID that is known only when the image is built: `random`, and a seed that nothing
+/// sets. Readers of the JSON expect a UUID there.
+fn unknown_uuid(image: &Image, setting: &Setting) -> Option<String> {
+    let unknown = match image.get(setting.name) {
+        Value::Text(text) => text == "random",
+        Value::None => setting.name == "Seed",
+        _ => false,
+    };
+    (setting.kind == Kind::Uuid && unknown).then(|| stand_in(image, setting))
+}
+
+/// A version 8 UUID (RFC 9562) that stands for an unknown one of this image.
+fn stand_in(image: &Image, setting: &Setting) -> String {
+    let digest = Encoder::new("mkosi.stand-in", 1).str(setting.name).str(&image.name).finish().hex();
+    let part = |from: usize, to: usize| digest.get(from..to).unwrap_or_default();
+    format!("{}-{}-8{}-a{}-{}", part(0, 8), part(8, 12), part(12, 15), part(15, 18), part(18, 30))
 }
 
 /// A cache or build key with its `&` specifiers put in.
@@ -166,8 +189,11 @@ pub fn apply_answer(loaded: &Loaded, image: &Image, answer: &Json, script: &Path
         let Some(setting) = shown().find(|setting| setting.name == name) else {
             return Err(JsonError::Unknown(name.clone()));
         };
-        let value = from_json(setting.kind, new)
-            .ok_or_else(|| JsonError::Type(name.clone(), new.to_string().chars().take(80).collect()))?;
+        let value = match new.as_str() {
+            Some(uuid) if setting.kind == Kind::Uuid && uuid == stand_in(image, setting) => Some(Value::text("random")),
+            _ => from_json(setting.kind, new),
+        };
+        let value = value.ok_or_else(|| JsonError::Type(name.clone(), new.to_string().chars().take(80).collect()))?;
         changed.values.insert(setting.name, Sourced { value, origin: Origin::DefaultPath(script.to_owned()) });
     }
     Ok(changed)

@@ -122,6 +122,7 @@ impl Reader<'_> {
                     .about(text)
                     .hint(format!("write `{source}:/{target}`")));
             }
+            Some("") => Value::text("."),
             Some(target) => Value::Text(paths::tidy(&expand_variables(target, self.environment))),
             None => Value::None,
         };

@@ -57,6 +57,8 @@ pub struct Loaded {
     pub selected: Vec<String>,
     /// The files that each image's configuration was read from, in their order.
     pub files: BTreeMap<String, Vec<PathBuf>>,
+    /// By image: the kernel modules that `default` stands for in lists of them, where one has it.
+    pub default_modules: BTreeMap<String, Vec<Value>>,
     /// The directory that the configuration lies in.
     pub project: PathBuf,
     /// What may not be meant as it is written.
@@ -95,7 +97,7 @@ pub fn project_directory(directory: Option<&Path>) -> Option<PathBuf> {
 }
 
 /// The name of the default initrd among the images.
-pub(super) const DEFAULT_INITRD: &str = "default-initrd";
+pub const DEFAULT_INITRD: &str = "default-initrd";
 
 pub(super) struct Loader<'a> {
     pub shared: &'a Shared<'a>,

@@ -239,6 +239,9 @@ fn run_or_read(
     if metadata.is_dir() {
         return Err(Diagnostic::error("a file is expected here, but this is a directory").into());
     }
+    if let Some(what) = super::syntax::endless(path) {
+        return Err(Diagnostic::error(format!("a file is expected here, but this is {what}")).into());
+    }
     if metadata.permissions().mode() & 0o111 != 0 {
         let output = std::process::Command::new(path)
             .current_dir(directory)

@@ -88,11 +88,15 @@ impl Loader<'_> {
             tools,
             selected: if asked.is_empty() { vec!["main".to_owned()] } else { asked.clone() },
             files,
+            default_modules: BTreeMap::new(),
             project: self.project.clone().unwrap_or_default(),
             warnings: Vec::new(),
         };
         for name in order {
             if let Some(candidate) = candidates.remove(&name) {
+                if let Some(modules) = self.default_modules(&candidate.image) {
+                    loaded.default_modules.insert(name.clone(), modules);
+                }
                 loaded.files.insert(name, candidate.files);
                 loaded.images.push(candidate.image);
             }

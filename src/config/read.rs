@@ -6,6 +6,8 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use glob::MatchOptions;
+
 use super::lists::split_words;
 use super::scalars::{bytes, choice, minimum_version, mode, name, number, source, uuid};
 use super::table::{Item, Kind, PathRule, Split};
@@ -84,7 +86,7 @@ impl Reader<'_> {
             _ => {}
         }
         // A value that starts on the line after its name has a line end before it.
-        match text.trim() {
+        match text.strip_prefix('\n').map_or(text, str::trim) {
             "" => Ok(None),
             text => self.scalar(kind, text, old).map(Some),
         }
@@ -225,11 +227,12 @@ impl Reader<'_> {
             }
         }
         if kind == Kind::Packages {
-            items.sort_by_key(|item| {
-                let text = item.as_text().unwrap_or_default().to_owned();
-                let class = if text.starts_with('(') { 2 } else { u8::from(text.starts_with('/')) };
-                (class, text)
-            });
+            // Compared without copies: the list is sorted again with every file that adds to it.
+            fn class(item: &Value) -> (u8, &str) {
+                let text = item.as_text().unwrap_or_default();
+                (if text.starts_with('(') { 2 } else { u8::from(text.starts_with('/')) }, text)
+            }
+            items.sort_by(|a, b| class(a).cmp(&class(b)));
         }
         Ok(Some(Value::List(items)))
     }
@@ -237,18 +240,30 @@ impl Reader<'_> {
     /// The paths that a shell pattern stands for, sorted. A name that doesn't exist is noted and left out.
     fn expand(&self, word: &str) -> Result<Vec<String>, Refusal> {
         let written = paths::joined(word, self.directory, self.environment);
-        let pattern = written.to_string_lossy();
-        if !pattern.contains(['*', '?', '[']) {
+        if !word.contains(['*', '?', '[']) {
             if written.exists() {
-                return Ok(vec![pattern.into_owned()]);
+                return Ok(vec![written.to_string_lossy().into_owned()]);
             }
             let mut note = self.missing(word, &written, &[]);
             note.message.push_str("; it is left out");
             self.notes.borrow_mut().push(note);
             return Ok(Vec::new());
         }
-        let found = glob::glob(&pattern)
-            .map_err(|error| Refusal::new(format!("`{word}` is no shell pattern: {}", error.msg)).about(word))?;
+        // Signs in the directory's own name mean nothing, and `**` is no more than `*`, as in Python's glob.
+        let below = paths::expand(word, self.environment);
+        let mut pattern = below.to_string_lossy().into_owned();
+        if below.is_relative() {
+            pattern = format!("{}/{pattern}", glob::Pattern::escape(&self.directory.to_string_lossy()));
+        }
+        while pattern.contains("**") {
+            pattern = pattern.replace("**", "*");
+        }
+        let options = MatchOptions { require_literal_leading_dot: true, ..MatchOptions::new() };
+        let Ok(found) = glob::glob_with(&pattern, options) else {
+            let note = Refusal::new(format!("`{word}` is neither a file nor a shell pattern; it is left out"));
+            self.notes.borrow_mut().push(note.about(word));
+            return Ok(Vec::new());
+        };
         let mut found: Vec<PathBuf> = found.flatten().collect();
         found.sort();
         Ok(found.into_iter().map(|path| path.to_string_lossy().into_owned()).collect())

@@ -5,7 +5,7 @@
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use super::diagnostic::{Diagnostic, Place};
+use super::diagnostic::{Diagnostic, Place, clip};
 
 /// One line of a value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,12 +55,15 @@ pub fn value(lines: &[Line]) -> String {
     lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>().join("\n")
 }
 
-/// What a path leads to that can't be read to an end. `/dev/null` can: a link to it is an empty file.
-fn device(path: &Path) -> Option<&'static str> {
+/// What a path leads to that can't be read to an end, or not at once. `/dev/null` can: a link to it is an empty file.
+pub(super) fn endless(path: &Path) -> Option<&'static str> {
     let metadata = path.metadata().ok()?;
     let kind = metadata.file_type();
     if kind.is_block_device() {
         return Some("a block device");
+    }
+    if kind.is_fifo() || kind.is_socket() {
+        return Some("a pipe or socket");
     }
     let null = Path::new("/dev/null").metadata().is_ok_and(|null| null.rdev() == metadata.rdev());
     (kind.is_char_device() && !null).then_some("a device")
@@ -101,7 +104,7 @@ impl File {
     /// # Errors
     /// When it can't be read, is no file, or isn't UTF-8.
     pub fn read(path: &Path) -> Result<Self, Box<Diagnostic>> {
-        if let Some(what) = device(path) {
+        if let Some(what) = endless(path) {
             return Err(Box::new(
                 Diagnostic::error(format!("a file is expected here, but this is {what}")).in_file(path),
             ));
@@ -173,7 +176,7 @@ impl File {
                     }
                     None => {
                         let place = place(&file);
-                        let hint = format!("close the bracket: `[{}]`", rest.trim_end_matches(']').trim());
+                        let hint = format!("close the bracket: `[{}]`", clip(rest.trim_end_matches(']').trim()));
                         file.problems
                             .push(Diagnostic::error("the section's bracket is not closed").at(place).hint(hint));
                     }
@@ -183,7 +186,7 @@ impl File {
             let Some((key, value)) = text.split_once('=') else {
                 let place = place(&file);
                 file.problems.push(
-                    Diagnostic::error(format!("`{text}` is neither a section nor an assignment"))
+                    Diagnostic::error(format!("`{}` is neither a section nor an assignment", clip(text)))
                         .at(place)
                         .accepting("[Section], Setting=value, or an indented line that continues a value"),
                 );
@@ -192,7 +195,7 @@ impl File {
             if !in_section {
                 let place = place(&file);
                 file.problems.push(
-                    Diagnostic::error(format!("`{}=` stands before the first section", key.trim()))
+                    Diagnostic::error(format!("`{}=` stands before the first section", clip(key.trim())))
                         .at(place)
                         .hint("put the line below a section such as [Content]"),
                 );

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use super::configuration::Configuration;
 use super::{Cx, Error, Repositories};
 use crate::sandbox::{Cancel, Exit, HostRoot, Input, Mount, Output, Spec, host_root};
 
@@ -27,6 +28,9 @@ pub(super) struct Apt<'a> {
     /// Whether recommended packages are installed.
     pub recommends: bool,
 }
+
+/// Where the repositories stand, below `etc`.
+const OWN_SOURCES: &str = "sources.list.d/mkosi.sources";
 
 /// What a program printed and how it ended.
 pub(super) struct Printed {
@@ -49,7 +53,7 @@ impl Apt<'_> {
     pub fn run<S: AsRef<str>>(&self, cx: &mut Cx<'_>, argv: &[S]) -> Result<Printed, Error> {
         let mut mounts = tools(cx, self.update);
         mounts.extend(self.mounts());
-        let mut env = environment();
+        let mut env = environment(cx);
         env.insert("APT_CONFIG".to_owned(), "/apt/apt.conf".to_owned());
         if self.update {
             env.extend(cx.network_environment.clone());
@@ -74,7 +78,10 @@ impl Apt<'_> {
         for (path, contents) in &self.repositories.files {
             mounts.push(file(&format!("/apt/etc/{path}"), contents));
         }
-        mounts.push(file("/apt/etc/sources.list.d/mkosi.sources", self.sources.as_bytes()));
+        // The user's own file of that name stands in its place.
+        if !self.repositories.files.contains_key(OWN_SOURCES) {
+            mounts.push(file(&format!("/apt/etc/{OWN_SOURCES}"), self.sources.as_bytes()));
+        }
         mounts.push(file("/apt/apt.conf", self.configuration().as_bytes()));
         mounts.push(file("/apt/status", self.status.as_bytes()));
         mounts.push(bind(self.lists, "/apt/lists", !self.update));
@@ -82,76 +89,35 @@ impl Apt<'_> {
         mounts
     }
 
-    /// The text of `apt.conf`. What the reference sets on the command line stands here.
     fn configuration(&self) -> String {
-        let architecture = self.repositories.target.architecture.debian();
-        let mut text =
-            format!("APT::Architecture \"{architecture}\";\nAPT::Architectures {{ \"{architecture}\"; }};\n");
-        let flag = |name: &str, on: bool| format!("{name} \"{on}\";\n");
-        text.push_str(&flag("APT::Install-Recommends", self.recommends));
-        text.push_str(CONFIGURATION);
-        let unchecked = !self.repositories.key_check;
-        text.push_str(&flag("Acquire::AllowInsecureRepositories", unchecked));
-        text.push_str(&flag("Acquire::AllowDowngradeToInsecureRepositories", unchecked));
-        text.push_str(&flag("APT::Get::AllowUnauthenticated", unchecked));
-        for line in &self.repositories.acquire {
-            text.push_str(line);
-            text.push('\n');
+        Configuration {
+            architecture: self.repositories.target.architecture.debian(),
+            directory: "/apt",
+            lists: "/apt/lists",
+            recommends: self.recommends,
+            key_check: self.repositories.key_check,
+            acquire: &self.repositories.acquire,
+            tree: None,
         }
-        text
+        .text()
     }
 }
-
-/// Settings that are the same for every run. The lists stay uncompressed: a solver run reads them two to three times
-/// and is half a second faster so. `ForceEssential` keeps apt itself out of the essential set, `Dir::Etc` and the
-/// rest keep the host's files out of sight, hooks included.
-const CONFIGURATION: &str = r#"Dir "/apt/";
-Dir::Etc "/apt/etc";
-Dir::Etc::parts "/apt/etc/apt.conf.d";
-Dir::Etc::sourcelist "/dev/null";
-Dir::Etc::sourceparts "/apt/etc/sources.list.d";
-Dir::State "/apt/state";
-Dir::State::lists "/apt/lists";
-Dir::State::status "/apt/status";
-Dir::State::extended_states "/apt/state/extended_states";
-Dir::Cache "/apt/cache";
-Dir::Log "/tmp";
-Dir::Bin::methods "/usr/lib/apt/methods";
-Dir::Bin::solvers { "/usr/lib/apt/solvers"; };
-Dir::Bin::planners { "/usr/lib/apt/planners"; };
-APT::Sandbox::User "root";
-APT::Get::Assume-Yes "true";
-APT::Get::Show-Versions "false";
-APT::Color "false";
-pkgCacheGen::ForceEssential ",";
-Acquire::Languages "none";
-Acquire::ForceHash "SHA256";
-Acquire::GzipIndexes "false";
-Acquire::AllowReleaseInfoChange "true";
-Acquire::Check-Valid-Until "false";
-Acquire::Retries "3";
-Acquire::IndexTargets::deb::DEP-11::DefaultEnabled "false";
-Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
-Debug::NoLocking "true";
-DPkg::Use-Pty "false";
-quiet "1";
-"#;
 
 /// The words of apt's methods for a file that the other side doesn't have: of http(s), of file and copy.
 pub(super) const NOT_THERE: [&str; 4] = [" 404 ", " 410 ", "File not found", "No such file"];
 
 /// The environment of every tool here: the same on every host.
-pub(super) fn environment() -> BTreeMap<String, String> {
+pub(super) fn environment(cx: &Cx<'_>) -> BTreeMap<String, String> {
     let pairs = [
         // dpkg and apt hand this on to scripts in the tree, where the directories of our own don't exist.
-        ("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"),
-        ("LC_ALL", "C.UTF-8"),
-        ("HOME", "/root"),
-        ("TMPDIR", "/tmp"),
-        ("DEBIAN_FRONTEND", "noninteractive"),
-        ("DEBCONF_INTERACTIVE_SEEN", "true"),
+        ("PATH", cx.tools.path("/usr/sbin:/usr/bin:/sbin:/bin")),
+        ("LC_ALL", "C.UTF-8".to_owned()),
+        ("HOME", "/root".to_owned()),
+        ("TMPDIR", "/tmp".to_owned()),
+        ("DEBIAN_FRONTEND", "noninteractive".to_owned()),
+        ("DEBCONF_INTERACTIVE_SEEN", "true".to_owned()),
     ];
-    pairs.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect()
+    pairs.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
 }
 
 /// The steps that show the tools.

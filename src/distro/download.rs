@@ -16,6 +16,11 @@ pub fn pool_path(pool: &Path, package: &Package) -> PathBuf {
     pool.join(format!("{}.deb", package.sha256))
 }
 
+/// Whether the pool has a package, whole.
+pub fn is_in_pool(pool: &Path, package: &Package) -> bool {
+    verified(&pool_path(pool, package), package)
+}
+
 /// Fetches the packages that the pool lacks, several at once. A package enters the pool by a rename after its
 /// SHA-256 was verified, so that any number of processes may share a pool and a stopped download loses only the
 /// files that were not complete. Packages that are there are verified too; a damaged one is fetched again.

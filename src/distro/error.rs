@@ -6,7 +6,10 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A tool is not installed.
-    #[error("`{tool}` was not found among the tools: install the package `{package}` on the host or in the tools tree")]
+    #[error(
+        "the program `{tool}` was not found among the tools: install the package `{package}` on the host, or set \
+         ToolsTree=default; a tools tree of your own has to have it"
+    )]
     MissingTool {
         /// The program.
         tool: String,
@@ -16,7 +19,7 @@ pub enum Error {
     /// The keyring that signs the archive is not there.
     #[error(
         "the keyring {path} that signs {uri} does not exist: install the package `{package}` on the host or in the \
-         tools tree, or set RepositoryKeyCheck=no to go without"
+         tools tree, set ToolsTree=default, or set RepositoryKeyCheck=no to go without"
     )]
     MissingKeyring {
         /// Where it was looked for.

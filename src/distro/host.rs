@@ -5,13 +5,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::{Distribution, deb822};
+use super::{Distribution, KEYRINGS, deb822};
 
-/// The settings of apt on the host, or in a tools tree.
+/// The settings of apt on the host.
 #[derive(Clone, Debug, Default)]
 pub struct Host {
-    /// The root that the keyrings are looked for in: `/`, or the tools tree.
-    pub root: PathBuf,
+    /// Which of [`super::KEYRINGS`] there are among the tools.
+    pub keyrings: Vec<&'static str>,
     /// `ID=` of the host's os-release.
     pub id: String,
     /// Where the host's apt finds the distribution's archive, if it is Debian or Ubuntu.
@@ -46,7 +46,8 @@ impl Host {
             let line = release.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix('='));
             line.unwrap_or_default().trim_matches('"').to_owned()
         };
-        let mut host = Self { root: root.to_owned(), id: field("ID"), ..Self::default() };
+        let keyrings = KEYRINGS.into_iter().filter(|path| root.join(path.trim_start_matches('/')).exists()).collect();
+        let mut host = Self { keyrings, id: field("ID"), ..Self::default() };
         host.find_mirrors(&field("VERSION_CODENAME"), &sources_of(&root.join("etc/apt")));
         host
     }

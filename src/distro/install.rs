@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::apt::{Printed, environment, file, run_logged, tools};
+use super::configuration::{Configuration, Tree, dpkg_options};
 use super::deb::Deb;
 use super::order::{paths, rounds};
 use super::unpack::{ENTRY, Plan};
@@ -89,34 +90,21 @@ pub fn remove(cx: &mut Cx<'_>, root: Mount, names: &[String], options: &InstallO
     let work = Work { root, debs: Vec::new(), packages: &[], options, parallel: false };
     let names: BTreeSet<&String> = names.iter().collect();
     let names: Vec<String> = names.into_iter().map(|n| quote(n)).collect();
-    let architecture = options.target.architecture.debian();
-    let settings: String = [
-        "Dir::Etc=/apt/etc",
-        "Dir::Etc::parts=/apt/etc",
-        "Dir::State=/apt/state",
-        "Dir::State::lists=/apt/lists",
-        "Dir::State::status=/buildroot/var/lib/dpkg/status",
-        "Dir::State::extended_states=/buildroot/var/lib/apt/extended_states",
-        "Dir::Cache=/tmp/apt",
-        "Dir::Log=/tmp",
-        "APT::Sandbox::User=root",
-        "APT::Get::Assume-Yes=true",
-        "APT::Get::AutomaticRemove=true",
-        "APT::Get::Allow-Remove-Essential=true",
-        "APT::Get::Allow-Change-Held-Packages=true",
-        "Debug::NoLocking=true",
-        "DPkg::Use-Pty=false",
-        "pkgCacheGen::ForceEssential=,",
-        "quiet=1",
-    ]
-    .iter()
-    .map(|s| format!(" -o {s}"))
-    .collect();
-    let dpkg: String = work.dpkg().iter().map(|o| format!(" -o {}", quote(&format!("DPkg::Options::={o}")))).collect();
+    let configuration = Configuration {
+        architecture: options.target.architecture.debian(),
+        directory: "/apt",
+        lists: "/apt/lists",
+        recommends: false,
+        key_check: true,
+        acquire: &[],
+        tree: Some(work.tree()),
+    };
     let script = format!(
         "{PROLOGUE}mkdir -p /tmp/apt/archives/partial $R/var/lib/apt\n\
-         apt-get -o APT::Architecture={architecture} -o APT::Architectures={architecture}{settings}{dpkg} purge -- {}\n\
+         printf %s {} >/tmp/apt.conf\n\
+         APT_CONFIG=/tmp/apt.conf apt-get -o Dir::Cache=/tmp/apt purge -- {}\n\
          {EPILOGUE}",
+        quote(&configuration.text()),
         names.join(" ")
     );
     work.run(cx, "removing packages", &script, Kernel::Whole)
@@ -202,7 +190,9 @@ impl<'a> Work<'a> {
         let mut mounts = tools(cx, false);
         mounts.retain(|mount| !is_users(mount));
         mounts.extend(users.clone().map(|(target, points_to)| Mount::Symlink { target, points_to }));
-        for directory in ["/apt/etc", "/apt/lists", "/apt/state", "/apt/pool"] {
+        for directory in
+            ["/apt/etc/apt.conf.d", "/apt/etc/sources.list.d", "/apt/etc/preferences.d", "/apt/lists", "/apt/pool"]
+        {
             mounts.push(Mount::Directory { target: PathBuf::from(directory), mode: 0o755 });
         }
         for (target, deb) in &self.debs {
@@ -218,7 +208,7 @@ impl<'a> Work<'a> {
             mounts.push(Mount::Tmpfs { target: path("run"), mode: 0o755 });
         }
         mounts.push(file("/apt/script", script.as_bytes()));
-        let mut env = environment();
+        let mut env = environment(cx);
         // debconf writes what it has in hashes in their own order, which perl changes with every process otherwise.
         env.insert("PERL_HASH_SEED".to_owned(), "0".to_owned());
         let newest = self.debs.iter().map(|(_, deb)| deb.timestamp).max();
@@ -232,24 +222,8 @@ impl<'a> Work<'a> {
         if printed.exit.success() { Ok(()) } else { Err(failure(what, &printed)) }
     }
 
-    /// dpkg's options for every run.
-    fn dpkg(&self) -> Vec<String> {
-        let mut options: Vec<String> = [
-            "--root=/buildroot",
-            "--log=/dev/null",
-            "--force-unsafe-io",
-            "--force-architecture",
-            "--force-confdef",
-            "--force-confold",
-            "--no-debsig",
-        ]
-        .map(str::to_owned)
-        .to_vec();
-        if !self.options.docs {
-            options.extend(DOCS.iter().map(|glob| format!("--path-exclude=/{glob}")));
-            options.push("--path-include=/usr/share/doc/*/copyright".to_owned());
-        }
-        options
+    fn tree(&self) -> Tree<'_> {
+        Tree { root: "/buildroot", docs: self.options.docs }
     }
 
     /// Unpacks every package without running anything of it, several at once.
@@ -289,7 +263,7 @@ impl<'a> Work<'a> {
     /// Unpacks and configures with dpkg. One package's script may need others to be configured before it is
     /// unpacked (`Pre-Depends`), so that this goes in as few rounds as that allows.
     fn install_script(&self, base: bool) -> Result<String, Error> {
-        let options = self.dpkg().iter().map(|o| format!(" {}", quote(o))).collect::<String>();
+        let options = dpkg_options(&self.tree()).iter().map(|o| format!(" {}", quote(o))).collect::<String>();
         let mut script = format!("{PROLOGUE}dpkg_() {{ dpkg{options} \"$@\"; }}\n");
         let dpkg = |paths: &[&Path]| {
             let paths: String = paths.iter().map(|path| format!(" {}", quote(&path.display().to_string()))).collect();
@@ -315,7 +289,8 @@ impl<'a> Work<'a> {
                     script.push_str(&format!("{}\n", dpkg(&scripted)));
                 }
             }
-            script.push_str("dpkg_ --no-triggers --configure --pending\n");
+            // What depends on a package of a later round waits for the end, where a failure is one.
+            script.push_str("dpkg_ --no-triggers --configure --pending || :\n");
         }
         script.push_str("dpkg_ --configure --pending\n");
         script.push_str(&self.apt_state());

@@ -6,6 +6,7 @@
 
 mod apt;
 mod clean;
+mod configuration;
 mod database;
 pub mod deb;
 pub mod deb822;
@@ -14,6 +15,7 @@ mod error;
 mod extract;
 mod host;
 mod install;
+mod local;
 mod order;
 mod resolve;
 mod sources;
@@ -26,16 +28,18 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::sandbox::Cancel;
+use crate::sandbox::{Cancel, Tools};
 use crate::types::Architecture;
 
 pub use clean::{Installed, installed};
-pub use download::{download, pool_path};
+pub use configuration::{Configuration, Tree};
+pub use download::{download, is_in_pool, pool_path};
 pub use error::Error;
 pub use host::Host;
 pub use install::{InstallOptions, install, install_base, remove};
+pub use local::{Local, is_local, local_preferences};
 pub use resolve::{Request, Resolution, prepare_cache, resolve};
-pub use sources::{Repositories, Settings, Source};
+pub use sources::{KEYRINGS, Repositories, Settings, Source};
 pub use sync::{SyncInfo, sync};
 pub use unpack::hidden_entry;
 
@@ -97,8 +101,8 @@ pub struct Cx<'a> {
     pub cancel: &'a Cancel,
     /// Takes everything that the tools print.
     pub log: &'a mut (dyn Write + Send),
-    /// The root directory that the tools come from: `/`, or a tools tree.
-    pub tools: PathBuf,
+    /// Where the tools come from.
+    pub tools: Tools,
     /// An existing directory on the host for temporary files, on the file system of the pool and the outputs.
     pub work: PathBuf,
     /// Variables for the commands that use the network, `https_proxy` for instance.

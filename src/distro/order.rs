@@ -36,7 +36,8 @@ pub(super) fn paths<'d>(debs: &[&'d (PathBuf, Deb)]) -> Vec<&'d Path> {
 /// The names in a relationship field (`a (>= 1), b:any | c`), without versions and architectures.
 fn names_of(field: &str) -> impl Iterator<Item = &str> {
     let name = |part: &'_ str| -> usize { part.find([' ', '(', ':', '[', '<']).unwrap_or(part.len()) };
-    field.split([',', '|']).map(str::trim).map(move |part| part.get(..name(part)).unwrap_or_default())
+    let parts = field.split([',', '|']).map(str::trim).filter(|part| !part.is_empty());
+    parts.map(move |part| part.get(..name(part)).unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -49,6 +50,7 @@ mod tests {
     fn relationship_names() {
         let names: Vec<_> = names_of("libc6 (>= 2.36), perl:any | dash, init-system-helpers").collect();
         assert_eq!(names, ["libc6", "perl", "dash", "init-system-helpers"]);
+        assert_eq!(names_of("").count(), 0);
     }
 
     #[test]
@@ -66,5 +68,6 @@ mod tests {
         let shape: Vec<usize> = rounds(&debs, false).iter().map(Vec::len).collect();
         assert_eq!(shape, [2, 2]);
         assert_eq!(rounds(&debs, true).len(), 1);
+        assert_eq!(rounds(&[deb("a", "", true), deb("b", "", true)], false).len(), 1);
     }
 }

@@ -9,11 +9,12 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::apt::{Apt, Printed};
+use super::local::{Local, local_preferences};
 use super::{Cx, Error, Package, Repositories, deb822};
 use crate::types::suggest;
 
 /// What is wanted.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub struct Request {
     /// Whether the distribution's minimal tree is wanted: every essential package and what it depends on.
     pub base: bool,
@@ -25,6 +26,8 @@ pub struct Request {
     pub build_packages: Vec<String>,
     /// `WithRecommends=`.
     pub recommends: bool,
+    /// Package files that lie at hand.
+    pub local: Local,
 }
 
 /// Three lists of exact packages that have nothing in common, each in an order that satisfies `Pre-Depends`.
@@ -78,10 +81,20 @@ pub fn resolve(
     request: &Request,
 ) -> Result<Resolution, Error> {
     let path = synced.join("mkosi.sources");
-    let sources = std::fs::read_to_string(&path).map_err(Error::io("could not read", &path))?;
+    let mut sources = std::fs::read_to_string(&path).map_err(Error::io("could not read", &path))?;
     // The lists hold no `partial` directory, and apt wants to see one.
     let cache = tempfile::tempdir_in(&cx.work).map_err(Error::io("could not make a directory in", &cx.work))?;
     let lists = synced.join("lists");
+    let mut with_local = repositories.clone();
+    let (lists, repositories, _kept) = if request.local.is_empty() {
+        (lists, repositories, None)
+    } else {
+        let (both, mount, more) = request.local.lists(cx, &lists)?;
+        sources.push_str(&more);
+        with_local.mounts.push(mount);
+        with_local.files.insert("preferences.d/mkosi-local.pref".to_owned(), local_preferences().into_bytes());
+        (both.path().to_owned(), &with_local, Some(both))
+    };
     if let Some(prepared) = prepared.map(|dir| dir.join(CACHE)).filter(|path| path.is_file()) {
         // apt checks that it fits the lists, and makes another where it doesn't.
         std::fs::copy(&prepared, cache.path().join(CACHE)).map_err(Error::io("could not copy", &prepared))?;

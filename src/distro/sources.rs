@@ -2,7 +2,7 @@
 //! (sources.list(5), deb822 style).
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::{Distribution, Error, Host, Target};
 use crate::sandbox::Mount;
@@ -108,7 +108,7 @@ impl Repositories {
             return Ok(repositories);
         }
         let archives = Archives::find(target, settings, host)?;
-        let keyring = keyring(target.distribution, settings.key_check, &host.root, &archives.main)?;
+        let keyring = keyring(target.distribution, settings.key_check, &host.keyrings, &archives.main)?;
         let mut components = vec!["main".to_owned()];
         for component in &settings.components {
             components.push(word("Repositories=", component)?.to_owned());
@@ -244,22 +244,26 @@ impl Archives {
     }
 }
 
+/// The keyrings that sign the archives: of Debian, and of Ubuntu.
+pub const KEYRINGS: [&str; 2] =
+    ["/usr/share/keyrings/debian-archive-keyring.gpg", "/usr/share/keyrings/ubuntu-archive-keyring.gpg"];
+
 /// The keyring that signs a distribution's archive, and the package that has it.
 fn keyring_of(distribution: Distribution) -> (&'static str, &'static str) {
+    let [debian, ubuntu] = KEYRINGS;
     match distribution {
-        Distribution::Debian => ("/usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring"),
-        Distribution::Ubuntu => ("/usr/share/keyrings/ubuntu-archive-keyring.gpg", "ubuntu-keyring"),
+        Distribution::Debian => (debian, "debian-archive-keyring"),
+        Distribution::Ubuntu => (ubuntu, "ubuntu-keyring"),
     }
 }
 
-fn keyring(distribution: Distribution, check: bool, root: &Path, uri: &str) -> Result<Option<PathBuf>, Error> {
+fn keyring(distribution: Distribution, check: bool, there: &[&str], uri: &str) -> Result<Option<PathBuf>, Error> {
     if !check {
         return Ok(None);
     }
     let (path, package) = keyring_of(distribution);
-    let found = root.join(path.trim_start_matches('/'));
-    if !found.exists() {
-        return Err(Error::MissingKeyring { path: found, uri: uri.to_owned(), package });
+    if !there.contains(&path) {
+        return Err(Error::MissingKeyring { path: path.into(), uri: uri.to_owned(), package });
     }
     Ok(Some(PathBuf::from(path)))
 }
@@ -276,15 +280,8 @@ fn word<'a>(what: &'static str, value: &'a str) -> Result<&'a str, Error> {
 mod tests {
     use super::*;
 
-    fn host() -> (tempfile::TempDir, Host) {
-        let dir = tempfile::tempdir().unwrap();
-        let keyrings = dir.path().join("usr/share/keyrings");
-        std::fs::create_dir_all(&keyrings).unwrap();
-        for name in ["debian", "ubuntu"] {
-            std::fs::write(keyrings.join(format!("{name}-archive-keyring.gpg")), "").unwrap();
-        }
-        let root = dir.path().to_owned();
-        (dir, Host { root, ..Host::default() })
+    fn host() -> Host {
+        Host { keyrings: KEYRINGS.to_vec(), ..Host::default() }
     }
 
     fn target(distribution: Distribution, release: &str, architecture: Architecture) -> Target {
@@ -292,7 +289,7 @@ mod tests {
     }
 
     fn text(target: &Target, settings: &Settings) -> String {
-        let (_dir, host) = host();
+        let host = host();
         Repositories::new(target, settings, &host).unwrap().text()
     }
 
@@ -304,7 +301,7 @@ mod tests {
 
     #[test]
     fn debian_from_the_hosts_mirror() {
-        let (_dir, mut host) = host();
+        let mut host = host();
         host.id = "debian".to_owned();
         host.archive = Some("http://mirror.example/debian".to_owned());
         let target = target(Distribution::Debian, "trixie", Architecture::X86_64);
@@ -349,7 +346,7 @@ mod tests {
     #[test]
     fn a_local_mirror_replaces_all() {
         let settings = Settings { local_mirror: Some("file:///srv/repo".to_owned()), ..Settings::default() };
-        let (_dir, host) = host();
+        let host = host();
         let target = target(Distribution::Debian, "trixie", Architecture::X86_64);
         let all = Repositories::new(&target, &settings, &host).unwrap();
         assert_eq!(all.text(), "Types: deb\nURIs: copy:/srv/repo\nSuites: trixie\nComponents: main\nTrusted: yes\n\n");
@@ -358,8 +355,7 @@ mod tests {
 
     #[test]
     fn a_missing_keyring_names_its_package() {
-        let dir = tempfile::tempdir().unwrap();
-        let host = Host { root: dir.path().to_owned(), ..Host::default() };
+        let host = Host::default();
         let target = target(Distribution::Ubuntu, "noble", Architecture::X86_64);
         let error = Repositories::new(&target, &Settings::default(), &host).unwrap_err().to_string();
         assert!(error.contains("`ubuntu-keyring`") && error.contains("RepositoryKeyCheck=no"), "{error}");
@@ -369,7 +365,7 @@ mod tests {
 
     #[test]
     fn values_that_would_break_the_file_are_refused() {
-        let (_dir, host) = host();
+        let host = host();
         let bad = target(Distribution::Debian, "trixie\nTrusted: yes", Architecture::X86_64);
         assert!(matches!(Repositories::new(&bad, &Settings::default(), &host), Err(Error::BadValue { .. })));
         let none = target(Distribution::Debian, "trixie", Architecture::Riscv32);

@@ -1,16 +1,15 @@
 //! Runs the stages that change files of the host which are inputs of others: `mkosi.sync` scripts. Knows nothing of what
 //! such a stage does.
 
-use std::collections::BTreeMap;
-
-use super::node::{Job, Made};
-use super::{Event, ExecError, Observer, Options, Outcome};
+use super::scheduler::execute_nodes;
+use super::{ExecError, Observer, Options, Shared};
 use crate::plan::Plan;
 use crate::sandbox::Cancel;
-use crate::store::{Hasher, Store};
+use crate::store::Store;
 
-/// Runs the nodes that are to run before the graph is compiled, one after the other. Tells whether any ran: then inputs
-/// may be others now, and the graph is to be compiled again.
+/// Runs the nodes that are to run before the graph is compiled, one after the other, with what they need (a tools
+/// tree). Tells whether any ran: then inputs may be others now, and the graph is to be compiled again, and this to be
+/// called again.
 ///
 /// # Errors
 /// The first node that fails.
@@ -20,27 +19,17 @@ pub fn run_ahead(
     options: &Options,
     observer: &dyn Observer,
     cancel: &Cancel,
+    shared: &Shared,
 ) -> Result<bool, ExecError> {
-    let (mut ran, made, hasher) = (false, Made::default(), Hasher::new(store));
+    let mut ran = false;
     for id in plan.ahead() {
-        let node = &plan.graph[id];
-        let forced = options.force.reason(node);
-        let needs = BTreeMap::new();
-        let job = Job { store, hasher: &hasher, options, observer, cancel, id, node, needs, forced, made: &made };
-        let outcome = match job.cached() {
-            Some(done) => done.outcome,
-            None => match job.run() {
-                Ok(done) => done.outcome,
-                Err(error) => {
-                    let stopped = matches!(error, ExecError::Cancelled);
-                    let outcome = if stopped { Outcome::Stopped } else { Outcome::Failed };
-                    observer.event(Event::Finished { id, outcome });
-                    return Err(error);
-                }
-            },
-        };
-        ran |= matches!(outcome, Outcome::Ran { .. });
-        observer.event(Event::Finished { id, outcome });
+        let wanted = plan.closure([id]);
+        // What it needs may be made of files that a script has changed just now.
+        if ran && wanted.len() > 1 {
+            return Ok(true);
+        }
+        let summary = execute_nodes(plan, wanted, store, options, observer, cancel, shared)?;
+        ran |= summary.ran.contains(&id);
     }
     Ok(ran)
 }

@@ -30,6 +30,10 @@ impl Digests for HostDigests<'_> {
         self.hasher.tree(path, &options).map_err(|error| error.to_string())
     }
 
+    fn keeps_owners(&self) -> bool {
+        !crate::sandbox::has_single_id()
+    }
+
     fn tool(&self, name: &str) -> Result<Option<Digest>, String> {
         match find_tool(name) {
             Some(path) => self.hasher.file(&path).map(Some).map_err(|error| error.to_string()),

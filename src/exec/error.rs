@@ -12,6 +12,8 @@ pub enum ExecError {
     Node {
         /// The node, `image/stage`.
         node: String,
+        /// Whether what it left of its tree was kept for a look at it.
+        left: bool,
         /// Why.
         error: Box<StageError>,
         /// The last lines that its commands printed.

@@ -5,18 +5,30 @@
 mod ahead;
 mod digests;
 mod error;
+mod look;
 mod lookup;
 mod node;
 mod observer;
 mod reads;
 mod scheduler;
+mod tools;
 
 pub use ahead::run_ahead;
 pub use digests::HostDigests;
 pub use error::ExecError;
+pub use look::{LookError, Place, look};
 pub use lookup::StoreLookup;
 pub use observer::{Event, Observer, Outcome};
 pub use scheduler::{Options, Summary, execute};
+
+/// What all nodes of one run of the program have in common, also where it runs nodes several times.
+#[derive(Debug, Default)]
+pub struct Shared {
+    /// The keys whose actions have run.
+    made: node::Made,
+    /// Trees that had to be put together by copying, by their layers.
+    trees: tools::Trees,
+}
 
 /// What a run ignores of the store.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! Brings one node up to date: its key, the record in the store, or the stage's code.
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::fs::File;
 use std::io::Write;
@@ -8,13 +9,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::reads::{self, Inputs, Settled};
-use super::{Event, ExecError, Observer, Options, Outcome};
+use super::{Event, ExecError, Observer, Options, Outcome, Shared};
 use crate::config::View;
 use crate::plan::{self, Node, NodeId, Reason, RootAccess, Sources};
 use crate::reads::Recording;
 use crate::sandbox::Cancel;
-use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError};
-use crate::store::{Artifact, Hasher, Layer, Record, Slot, Store};
+use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError, Tools};
+use crate::store::{Artifact, Hasher, Layer, Record, Slot, Store, WorkDir};
 use crate::types::Digest;
 
 /// How much of a node's output its log keeps, in bytes. A command that prints without end must not fill the disk.
@@ -46,6 +47,8 @@ pub struct Job<'a> {
     pub needs: BTreeMap<String, Artifact>,
     /// Why it runs whatever the store has.
     pub forced: Option<String>,
+    /// What all nodes of the run have in common.
+    pub shared: &'a Shared,
     /// The keys whose actions have run in this very run: their results are as good as forced ones.
     pub made: &'a Made,
 }
@@ -83,7 +86,7 @@ impl Job<'_> {
         reads::find(self.store, self.hasher, self.node, &inputs, &mut usable)
     }
 
-    fn view(&self) -> View {
+    pub(super) fn view(&self) -> View {
         self.node.decl.view(&self.node.stage, &self.node.image)
     }
 
@@ -97,6 +100,8 @@ impl Job<'_> {
         }
         let record = self.found()?;
         self.remember(&record.key);
+        // Explanations only, as above: what failed here once does no longer.
+        let _ = self.store.forget_failed(&self.node.slot());
         Some(Done { outputs: record.outputs, outcome: Outcome::Cached })
     }
 
@@ -152,6 +157,7 @@ impl Job<'_> {
             StageError::Cancelled => ExecError::Cancelled,
             error => ExecError::Node {
                 node: self.node.name(),
+                left: self.store.failed(&self.node.slot()).ok().flatten().is_some(),
                 error: Box::new(if self.node.decl.publishes { error } else { self.with_cause(error, &log.tail) }),
                 tail: std::mem::take(&mut log.tail).into(),
                 log: log_path,
@@ -249,33 +255,63 @@ impl Job<'_> {
     ) -> Result<Outputs, StageError> {
         let view = self.view();
         let work = self.store.work_dir(&self.node.stage)?;
+        let tools = self.tools()?;
         let layers = match self.needs.get("tree") {
             Some(Artifact::Tree { layers }) => {
                 layers.iter().map(|digest| self.store.need_layer(digest)).collect::<Result<Vec<Layer>, _>>()?
             }
             _ => Vec::new(),
         };
-        let mut context = Context {
+        let mut context = self.context(&view, &tools, &work, layers, recording, log);
+        let outputs = code(&mut context);
+        let opened = context.opened.take();
+        let outputs = match outputs {
+            Ok(outputs) => outputs,
+            Err(error) => {
+                if let Some(layers) = opened.filter(|_| worth_a_look(&error, &log.tail)) {
+                    // The failure is the news, and not that there is nothing to look at.
+                    if let Err(error) = self.store.keep_failed(&self.node.slot(), work, &layers, &error.to_string()) {
+                        self.observer.event(Event::Note { id: self.id, text: &error.to_string() });
+                    }
+                }
+                return Err(error);
+            }
+        };
+        // A setting outside the view would be missing from the key.
+        view.check()?;
+        self.store.forget_failed(&self.node.slot())?;
+        Ok(outputs)
+    }
+
+    /// What the stage's code is given.
+    pub(super) fn context<'c>(
+        &'c self,
+        view: &'c View,
+        tools: &'c Tools,
+        work: &'c WorkDir,
+        layers: Vec<Layer>,
+        recording: Option<&'c Recording>,
+        log: &'c mut (dyn Write + Send),
+    ) -> Context<'c> {
+        Context {
             stage: &self.node.stage,
-            view: &view,
+            view,
             needs: self.stage_needs(),
             sources: self.sources(),
             recording,
             layers,
             profile: profile(self.node),
+            tools,
             store: self.store,
-            work: &work,
+            work,
             cached: self.built_before(),
             started: SystemTime::now(),
             log,
             cancel: self.cancel,
             force: self.options.force.outputs,
             debug_shell: self.options.debug_shell,
-        };
-        let outputs = code(&mut context)?;
-        // A setting outside the view would be missing from the key.
-        view.check()?;
-        Ok(outputs)
+            opened: Cell::new(None),
+        }
     }
 
     /// Whether the image's minimal tree was made before.
@@ -309,6 +345,16 @@ impl Job<'_> {
         }
         sources
     }
+}
+
+/// Whether what a failed stage left tells anything. On a full disk it would only take the room.
+fn worth_a_look(error: &StageError, tail: &VecDeque<String>) -> bool {
+    let full = |text: &str| FULL.iter().any(|words| text.contains(words));
+    let told = matches!(
+        error,
+        StageError::Command { .. } | StageError::Sandbox(_) | StageError::Io { .. } | StageError::Other(_)
+    );
+    told && !full(&error.to_string()) && !tail.iter().any(|line| full(line))
 }
 
 fn made(keys: &Made) -> MutexGuard<'_, HashSet<Digest>> {

@@ -5,7 +5,7 @@ use std::sync::mpsc::{self, Sender};
 use std::thread::Scope;
 
 use super::node::{Done, Job, Made};
-use super::{Event, ExecError, Force, Observer, Outcome};
+use super::{Event, ExecError, Force, Observer, Outcome, Shared};
 use crate::plan::{NodeId, Plan, Pool};
 use crate::sandbox::Cancel;
 use crate::stage::{Outputs, StageError};
@@ -61,7 +61,7 @@ struct Run<'a> {
     /// Stages that have run again because their result was stale: once each in a run.
     again: BTreeSet<NodeId>,
     forced: HashMap<NodeId, String>,
-    made: &'a Made,
+    shared: &'a Shared,
     /// For a node that runs again because its result was stale: what this run made counts no more than the rest.
     nothing_made: &'a Made,
     summary: Summary,
@@ -78,13 +78,27 @@ pub fn execute(
     options: &Options,
     observer: &dyn Observer,
     cancel: &Cancel,
+    shared: &Shared,
 ) -> Result<Summary, ExecError> {
-    let wanted: BTreeSet<NodeId> = plan.wanted().into_iter().filter(|id| plan.graph[*id].skipped.is_none()).collect();
+    execute_nodes(plan, plan.wanted(), store, options, observer, cancel, shared)
+}
+
+/// Runs these nodes, among which is all that they need.
+pub(super) fn execute_nodes(
+    plan: &Plan,
+    wanted: impl IntoIterator<Item = NodeId>,
+    store: &Store,
+    options: &Options,
+    observer: &dyn Observer,
+    cancel: &Cancel,
+    shared: &Shared,
+) -> Result<Summary, ExecError> {
+    let wanted: BTreeSet<NodeId> = wanted.into_iter().filter(|id| plan.graph[*id].skipped.is_none()).collect();
     observer.event(Event::Begin { nodes: wanted.len() });
     let forced = wanted.iter().filter_map(|id| options.force.reason(&plan.graph[*id]).map(|why| (*id, why))).collect();
-    let (made, nothing_made, hasher) = (Made::default(), Made::default(), Hasher::new(store));
+    let (nothing_made, hasher) = (Made::default(), Hasher::new(store));
     let mut run = Run {
-        made: &made,
+        shared,
         nothing_made: &nothing_made,
         plan,
         store,
@@ -153,7 +167,8 @@ impl<'a> Run<'a> {
                     node,
                     needs,
                     forced: self.forced.get(&id).cloned(),
-                    made: if self.again.contains(&id) { self.nothing_made } else { self.made },
+                    shared: self.shared,
+                    made: if self.again.contains(&id) { self.nothing_made } else { &self.shared.made },
                 };
                 if let Some(done) = job.cached() {
                     self.done(id, done);

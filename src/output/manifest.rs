@@ -78,6 +78,11 @@ pub fn extension_fields(tree: &MergedTree, format: &str, name: &str) -> Result<B
     Ok(parse_environment(&read(tree, path.as_bytes())?.unwrap_or_default()))
 }
 
+/// What the tree's os-release(5) says.
+pub fn os_release(tree: &MergedTree) -> Result<BTreeMap<String, String>> {
+    Ok(parse_environment(&read(tree, b"usr/lib/os-release")?.unwrap_or_default()))
+}
+
 /// The content of a regular file of a tree.
 fn read(tree: &MergedTree, path: &[u8]) -> Result<Option<String>> {
     let found = tree.entries.iter().find(|merged| merged.entry.path == path);

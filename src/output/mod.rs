@@ -12,6 +12,7 @@ pub mod directory;
 pub mod manifest;
 mod names;
 pub mod publish;
+pub mod repart;
 mod state;
 
 use std::io;
@@ -79,7 +80,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// A name that can't be the name of a file in the output directory.
-    #[error("`{name}` can't be the name of an output: a plain file name is needed")]
+    #[error("`{name}` can't be the name of an output: a file name is needed, or a path in the output directory")]
     Name {
         /// The name.
         name: String,

@@ -147,8 +147,11 @@ pub fn publish(
     let mut outcome = Outcome::default();
     let mut missing = Vec::new();
     for (name, content) in wanted {
-        if name.is_empty() || name == "." || name == ".." || name.contains(['/', '\0']) {
+        if !is_name(name) {
             return Err(Error::Name { name: name.clone() });
+        }
+        if let Some(taken) = directories(name).find(|above| !is_free_or_directory(&opened, above)) {
+            return Err(Error::NotOurs { path: dir.join(taken) });
         }
         if record.is_current(&opened, name, content) {
             outcome.kept.push(name.clone());
@@ -211,6 +214,11 @@ pub fn withdraw<'a>(dir: &Path, state: &Path, names: impl IntoIterator<Item = &'
         if let Some(opened) = opened.as_ref().filter(|opened| record.is_ours(opened, name)) {
             fs::unlinkat(opened, name, AtFlags::empty()).map_err(|error| Error::io("remove", dir.join(name), error))?;
             removed.push(name.to_owned());
+            // One that still holds something stays.
+            let emptied: Vec<&str> = directories(name).collect();
+            for above in emptied.into_iter().rev() {
+                let _ = fs::unlinkat(opened, above, AtFlags::REMOVEDIR);
+            }
         }
         record.files.remove(name);
     }
@@ -223,8 +231,28 @@ pub fn published(state: &Path) -> Vec<String> {
     State::load(state).files.into_keys().collect()
 }
 
+/// Whether it can be the name of an output: a file name, or one in directories of the output directory.
+fn is_name(name: &str) -> bool {
+    !name.contains('\0') && name.split('/').all(|part| !part.is_empty() && part != "." && part != "..")
+}
+
+/// The directories above a name, outermost first: `a` and `a/b` above `a/b/c`.
+fn directories(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('/').filter_map(|(at, _)| name.get(..at))
+}
+
+fn is_free_or_directory(opened: &OwnedFd, name: &str) -> bool {
+    match fs::statat(opened, name, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(stat) => fs::FileType::from_raw_mode(stat.st_mode) == fs::FileType::Directory,
+        Err(_) => true,
+    }
+}
+
 fn temporary_name(name: &str) -> String {
-    format!(".{name}.mkosi-new")
+    match name.rsplit_once('/') {
+        Some((above, name)) => format!("{above}/.{name}.mkosi-new"),
+        None => format!(".{name}.mkosi-new"),
+    }
 }
 
 /// Makes the new file under its temporary name.
@@ -232,6 +260,12 @@ fn make(opened: &OwnedFd, dir: &Path, name: &str, content: &Content, options: &P
     let temporary = temporary_name(name);
     let path = dir.join(&temporary);
     let fail = |action, error: Errno| Error::io(action, &path, error);
+    for above in directories(name) {
+        match fs::mkdirat(opened, above, Mode::from_raw_mode(0o755)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(Error::io("make the directory", dir.join(above), error)),
+        }
+    }
     // What a killed run has left.
     match remove_entry(opened, OsStr::new(&temporary)) {
         Ok(()) | Err(Errno::NOENT) => {}

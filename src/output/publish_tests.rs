@@ -165,8 +165,12 @@ fn a_failed_publication_leaves_the_old_files() {
     assert!(matches!(case.publish(), Err(Error::Io { action: "open", .. })));
     assert_eq!(std::fs::read(case.out().join("image.manifest")).unwrap(), old);
     assert_eq!(run(&case.out(), "find . -name '.*'"), ".\n");
-    case.wanted.insert("a/b".into(), Content::Link { target: "x".into() });
-    assert!(matches!(case.publish(), Err(Error::Name { .. })));
+    for name in ["../b", "a//b", "/b", "a/.."] {
+        let mut wanted = case.wanted.clone();
+        wanted.insert(name.into(), Content::Link { target: "x".into() });
+        let published = publish(&case.out(), &case.state(), &wanted, &PublishOptions::default());
+        assert!(matches!(published, Err(Error::Name { .. })), "{name}");
+    }
 }
 
 #[test]
@@ -183,6 +187,23 @@ fn stale_files_are_named_and_withdrawn_if_ours() {
     assert_eq!(removed, ["image.tar"]);
     assert!(case.out().join("image.manifest").exists());
     assert_eq!(published(&case.state()), ["image", "image.tar.zst"]);
+}
+
+#[test]
+fn files_in_directories_are_put_and_withdrawn() {
+    let mut case = Case::new();
+    case.want("image.repart.d/10-root.conf", "[Partition]");
+    case.want("image.repart.d/10-root.conf.d/more.conf", "[Partition]");
+    case.publish().unwrap();
+    assert!(case.is_current());
+    assert_eq!(std::fs::read(case.out().join("image.repart.d/10-root.conf")).unwrap(), b"[Partition]");
+    run(&case.out(), "touch image.repart.d/mine");
+    let names = ["image.repart.d/10-root.conf", "image.repart.d/10-root.conf.d/more.conf"];
+    assert_eq!(withdraw(&case.out(), &case.state(), names).unwrap(), names);
+    assert_eq!(run(&case.out(), "find image.repart.d | sort"), "image.repart.d\nimage.repart.d/mine\n");
+    // A file or a link of the user's in the place of a directory is not followed.
+    run(&case.out(), "rm -r image.repart.d; mkdir ../elsewhere; ln -s ../elsewhere image.repart.d");
+    assert!(matches!(case.publish(), Err(Error::NotOurs { .. })));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! When a stage is part of an image: conditions over its settings.
 //!
-//! `A` holds when the setting A is set, `!A` when it is not, `A=x,y` when its text is one of these, `A!=x,y` when it
-//! is none of them, and `P | Q` when one of the two holds. A stage runs when all of its conditions hold.
+//! `A` holds when the setting A is set, `!A` when it is not, `A=x,y` when its text, or one of a list's, is one of these,
+//! `A!=x,y` when it is none of them, and `P | Q` when one of the two holds. A stage runs when all of its conditions hold.
 
 use std::fmt;
 
@@ -92,6 +92,7 @@ impl Test {
                 Value::Bool(true) => wanted == "true",
                 Value::Bool(false) => wanted == "false",
                 Value::Number(number) => number.to_string() == *wanted,
+                Value::List(items) => items.iter().any(|item| item.as_text() == Some(wanted)),
                 _ => false,
             }),
         };

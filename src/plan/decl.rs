@@ -5,10 +5,13 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::need::Parsed;
+use super::need::{Need, Parsed};
 use super::{Condition, PlanError};
 use crate::config::{Image, View};
 use crate::types::suggest::nearest;
+
+/// The name under which an image has the arguments of the command line. No setting has it.
+pub const ARGUMENTS: &str = "arguments";
 
 /// What a node waits for when more nodes are ready than may run at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
@@ -64,6 +67,24 @@ pub enum Sources {
     All,
 }
 
+/// Whether a stage runs programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Programs {
+    /// It is made by this program alone: another tools tree changes nothing.
+    None,
+    /// It does, and what it makes is the same whichever they are.
+    Unkeyed,
+    /// It does.
+    Keyed,
+}
+
+/// The stage whose tree lies over the tools. Every stage that runs programs needs it.
+const SANDBOX_TREES: &str = "sandbox-trees";
+
+/// Settings that say where programs come from. They count for every stage that runs some: not their values, but what
+/// lies where they point.
+const OF_PROGRAMS: [&str; 3] = ["ExtraSearchPaths", "ToolsTree", "ToolsTreeCertificates"];
+
 /// What the sandbox of a stage holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -105,6 +126,9 @@ pub struct StageDecl {
     /// Outputs of other stages that change how it works, never what it makes: no part of the key.
     #[serde(default)]
     pub unkeyed_needs: Vec<String>,
+    /// Outputs of stages of each image in `Dependencies=`: the last of them whose stage is part of that image.
+    #[serde(default)]
+    pub dependency_needs: Vec<String>,
     /// The settings that it may ask for.
     #[serde(default)]
     pub settings: Vec<String>,
@@ -117,12 +141,18 @@ pub struct StageDecl {
     /// Files of the host that it reads, by absolute path; a missing one has a digest of its own.
     #[serde(default)]
     pub host_files: Vec<String>,
+    /// Whether its scripts get the arguments of the command line.
+    #[serde(default)]
+    pub arguments: bool,
     /// Those settings whose host files are inputs.
     #[serde(default)]
     pub files: Vec<String>,
-    /// Programs of the host that it runs.
+    /// Programs that it runs, of the host or of the tools tree; `*` for whichever it likes.
     #[serde(default)]
     pub tools: Vec<String>,
+    /// Programs that it runs and that never change what it makes: no part of the key.
+    #[serde(default)]
+    pub unkeyed_tools: Vec<String>,
     /// Conditions that must all hold.
     #[serde(default)]
     pub when: Vec<String>,
@@ -157,7 +187,22 @@ impl StageDecl {
 
     /// The view of an image that the stage's code gets.
     pub fn view(&self, stage: &str, image: &Image) -> View {
-        View::new(stage, image, self.visible()).with_tests(self.outcomes(image))
+        let arguments = self.arguments.then_some(ARGUMENTS);
+        View::new(stage, image, self.visible().chain(arguments)).with_tests(self.outcomes(image))
+    }
+
+    /// The programs that it names.
+    pub fn named_tools(&self) -> impl Iterator<Item = &str> {
+        self.tools.iter().map(String::as_str).filter(|name| *name != "*")
+    }
+
+    /// Whether it runs programs, and whether these are in its key.
+    pub fn programs(&self) -> Programs {
+        match (self.tools.is_empty(), self.unkeyed_tools.is_empty()) {
+            (false, _) => Programs::Keyed,
+            (true, false) => Programs::Unkeyed,
+            (true, true) => Programs::None,
+        }
     }
 
     /// Whether for an image just what is read of the sources enters the key.
@@ -190,6 +235,7 @@ struct File {
 const BUILT_IN: &[(&str, &str)] = &[
     ("packages.toml", include_str!("../../graphs/packages.toml")),
     ("image.toml", include_str!("../../graphs/image.toml")),
+    ("disk.toml", include_str!("../../graphs/disk.toml")),
     ("output.toml", include_str!("../../graphs/output.toml")),
 ];
 
@@ -218,8 +264,16 @@ impl Declarations {
                 }
             }
         }
+        let trees = stages.contains_key(SANDBOX_TREES);
         for (name, decl) in &mut stages {
             check_settings(name, decl, known)?;
+            if trees && !decl.parsed.needs.iter().any(|need| need.stage == SANDBOX_TREES) {
+                match decl.programs() {
+                    Programs::None => {}
+                    Programs::Unkeyed => decl.parsed.unkeyed_needs.push(Need::tree(SANDBOX_TREES)),
+                    Programs::Keyed => decl.parsed.needs.push(Need::tree(SANDBOX_TREES)),
+                }
+            }
         }
         for (name, decl) in &stages {
             check_needs(name, decl, &stages)?;
@@ -241,7 +295,9 @@ impl Declarations {
     /// Every setting that some stage declares.
     pub fn claimed_settings(&self) -> std::collections::BTreeSet<&str> {
         let conditions = self.stages.values().flat_map(|d| d.parsed.conditions().flat_map(Condition::settings));
-        self.stages.values().flat_map(|d| d.visible()).chain(conditions).collect()
+        let programs = self.stages.values().any(|d| d.programs() != Programs::None);
+        let of_programs = OF_PROGRAMS.iter().copied().filter(|_| programs);
+        self.stages.values().flat_map(|d| d.visible()).chain(conditions).chain(of_programs).collect()
     }
 }
 

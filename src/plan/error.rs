@@ -90,6 +90,12 @@ pub enum PlanError {
         /// That image's format.
         format: Box<str>,
     },
+    /// The default tools tree is wanted, and there is no such image.
+    #[error("image `{image}`: `ToolsTree=default` is set, and the image `tools` makes no directory")]
+    NoToolsTree {
+        /// The image.
+        image: String,
+    },
     /// A path lies inside another image's output, where it can't be told what will be there.
     #[error(
         "image `{image}`: `{setting}=` names {}, which lies inside the output of image `{other}`; \
@@ -130,6 +136,17 @@ pub enum PlanError {
         /// The setting that asks for packages.
         setting: &'static str,
         /// Where.
+        origin: String,
+    },
+    /// A disk is to be made on loop devices.
+    #[error(
+        "image `{image}`: `RepartOffline=no` ({origin}) wants loop devices and mounts, which no stage may use; leave it \
+         at yes (subvolumes work without since systemd 257; XFS then has no extended attributes of files)"
+    )]
+    LoopDevices {
+        /// The image.
+        image: String,
+        /// Where it was asked for.
         origin: String,
     },
     /// A condition that can't be read.

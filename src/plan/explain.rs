@@ -62,6 +62,8 @@ pub enum Reason {
         /// The stage that runs.
         stage: String,
     },
+    /// A node of the tools tree runs, so that it can't be known yet which programs it runs.
+    Tools,
     /// The user asked for it.
     Asked(String),
     /// What it publishes is not as it should be.
@@ -74,6 +76,7 @@ impl fmt::Display for Reason {
             Self::Never => f.write_str("never built"),
             Self::Gone => f.write_str("its result is no longer in the store"),
             Self::Needs { stage } => write!(f, "needs `{stage}`, which runs"),
+            Self::Tools => f.write_str("needs the tools tree, which is being made"),
             Self::Asked(what) | Self::Output(what) => f.write_str(what),
             Self::Read { path, change } => match change {
                 ReadChange::Appeared => write!(f, "`{path}` is there now (it was looked for)"),
@@ -113,11 +116,15 @@ pub fn input_in_words(name: &str) -> String {
             Err(_) => format!("what `{setting}=` names"),
         },
         (Some("need"), Some(need), None, None) => match need.split_once('.') {
+            Some(("dependency", image)) => format!("what the image {image} has in $PACKAGEDIR"),
             Some((stage, "tree")) => format!("the tree of `{stage}`"),
             Some((stage, output)) => format!("`{stage}`'s {output}"),
             None => format!("the tree of `{need}`"),
         },
         (Some("tree"), None, ..) => "the tree below".to_owned(),
+        (Some("tools"), None, ..) => "the tools tree".to_owned(),
+        (Some("arguments"), None, ..) => "what stands after `--`".to_owned(),
+        (Some("owners"), None, ..) => "whether owners are kept (the user's subordinate ids)".to_owned(),
         _ => format!("`{name}`"),
     }
 }

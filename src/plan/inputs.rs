@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::{Declarations, PlanError, StageDecl, hidden_paths};
-use crate::config::{Image, Value};
+use super::compile::UNKEYED;
+use super::{Declarations, PlanError, Programs, StageDecl, hidden_paths};
+use crate::config::{DEFAULT_INITRD, Image, Value};
 use crate::types::{Digest, Encoder};
 
 /// Digests of what lies on the host. The store's stat cache is behind it.
@@ -33,11 +34,47 @@ pub trait Digests: Sync {
     /// # Errors
     /// Why it can't be read.
     fn tool(&self, name: &str) -> Result<Option<Digest>, String>;
+
+    /// Whether files keep their owners in what is built. Without, everything belongs to root, and a tree is another one.
+    fn keeps_owners(&self) -> bool {
+        true
+    }
 }
 
 /// The digest that stands for a program that the host does not have.
 pub(super) fn missing_tool() -> Digest {
     Encoder::new("mkosi.tool.missing", 1).finish()
+}
+
+/// The name of the default tools tree among the images.
+pub(super) const TOOLS_IMAGE: &str = "tools";
+
+/// The name of the input that is the tools tree.
+pub(super) const TOOLS: &str = "tools";
+
+/// What the names of the inputs for `ExtraSearchPaths=` begin with.
+pub(super) const SEARCH: &str = "file/ExtraSearchPaths/";
+
+/// Where an image's programs come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ToolsTree<'a> {
+    /// The host.
+    Host,
+    /// A directory, or what another image makes of it.
+    Path(&'a Path),
+    /// The default tools tree, an image of its own.
+    Default,
+}
+
+impl<'a> ToolsTree<'a> {
+    /// What `ToolsTree=` says.
+    pub fn of(image: &'a Image) -> Self {
+        match image.get("ToolsTree") {
+            Value::Path(path) if path != Path::new("/") => Self::Path(path),
+            Value::Text(word) if word == "default" || word == "yes" => Self::Default,
+            _ => Self::Host,
+        }
+    }
 }
 
 /// The images in an order in which each comes after those whose outputs it uses.
@@ -48,9 +85,16 @@ pub(super) fn by_need(declarations: &Declarations, images: &[Image]) -> Result<V
     for (index, image) in images.iter().enumerate() {
         graph.add_node(index);
         // A path in a setting that no stage reads (`RuntimeTrees=%O/other`) needs nothing of the other image.
-        let stages = declarations.iter().filter(|(_, decl)| unmet(image, decl).is_none());
-        for input in stages.flat_map(|(_, decl)| file_inputs(image, decl)) {
-            if let Some(other) = outputs.around(&input.path, index) {
+        let stages = || declarations.iter().filter(|(_, decl)| unmet(image, decl).is_none());
+        if stages().any(|(_, decl)| !decl.dependency_needs.is_empty()) {
+            for name in image.texts("Dependencies") {
+                if let Some(other) = images.iter().position(|other| other.name == name).filter(|at| *at != index) {
+                    graph.add_edge(other, index, ());
+                }
+            }
+        }
+        for input in stages().flat_map(|(_, decl)| file_inputs(image, decl)) {
+            if let Some(other) = outputs.around(&input.path, index).filter(|_| input.image.is_none()) {
                 return Err(PlanError::InsideOutput {
                     image: image.name.clone(),
                     setting: input.setting,
@@ -58,9 +102,14 @@ pub(super) fn by_need(declarations: &Declarations, images: &[Image]) -> Result<V
                     other: images[other].name.clone(),
                 });
             }
-            if let Some(other) = outputs.producer(&input.path, index) {
+            if let Some(other) = outputs.producer_of(&input, index) {
                 graph.add_edge(other, index, ());
             }
+        }
+        if ToolsTree::of(image) == ToolsTree::Default
+            && let Some(tools) = images.iter().position(|other| other.name == TOOLS_IMAGE)
+        {
+            graph.add_edge(tools, index, ());
         }
     }
     match petgraph::algo::toposort(&graph, None) {
@@ -81,13 +130,18 @@ pub(super) struct Outputs {
     images: HashMap<PathBuf, Vec<usize>>,
     /// The paths that are directories.
     directories: BTreeSet<PathBuf>,
+    /// By name: the images that settings name by a word.
+    named: HashMap<&'static str, usize>,
 }
 
 impl Outputs {
     /// The outputs of `images`.
     pub fn of(images: &[Arc<Image>]) -> Self {
-        let mut outputs = Self { images: HashMap::new(), directories: BTreeSet::new() };
+        let mut outputs = Self { images: HashMap::new(), directories: BTreeSet::new(), named: HashMap::new() };
         for (index, image) in images.iter().enumerate() {
+            if image.name == DEFAULT_INITRD {
+                outputs.named.insert(DEFAULT_INITRD, index);
+            }
             let directory = image.path("OutputDirectory").unwrap_or(&image.project);
             let path = directory.join(image.text("Output").unwrap_or(&image.name));
             if image.text("Format").unwrap_or("directory") == "directory" {
@@ -96,6 +150,14 @@ impl Outputs {
             outputs.images.entry(path).or_default().push(index);
         }
         outputs
+    }
+
+    /// The image, other than image `own`, whose output an input is.
+    pub fn producer_of(&self, input: &FileInput, own: usize) -> Option<usize> {
+        match input.image {
+            Some(name) => self.named.get(name).copied().filter(|index| *index != own),
+            None => self.producer(&input.path, own),
+        }
     }
 
     /// The image, other than image `own`, whose output lies at `path`.
@@ -128,11 +190,15 @@ pub(super) struct FileInput {
     pub path: PathBuf,
     /// What is no part of it.
     pub hidden: Vec<PathBuf>,
+    /// The image whose output it is, where the setting says so by a word and not by a path.
+    pub image: Option<&'static str>,
     /// Whether the owners of files count: a base is a whole tree, and what else lies in a project belongs to whoever
     /// cloned it.
     pub owners: bool,
     /// Whether what is read of it is found out when the stage runs, so that it is not hashed before.
     pub traced: bool,
+    /// Whether it is in the key.
+    pub keyed: bool,
 }
 
 /// The file inputs of a stage for an image.
@@ -146,6 +212,18 @@ pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
             other => std::slice::from_ref(other),
         };
         for (index, item) in items.iter().enumerate() {
+            if setting == "Initrds" && item.as_text() == Some("default") {
+                inputs.push(FileInput {
+                    name: format!("file/{setting}/{index:02}"),
+                    setting: setting.clone(),
+                    path: PathBuf::from("default"),
+                    hidden: Vec::new(),
+                    image: Some(DEFAULT_INITRD),
+                    owners: false,
+                    traced: false,
+                    keyed: true,
+                });
+            }
             for path in item.paths() {
                 // Scripts keep their own name: it tells whether they run in the image, and they can read it.
                 let base = match item {
@@ -161,13 +239,43 @@ pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
                     setting: setting.clone(),
                     path: path.to_path_buf(),
                     hidden,
+                    image: None,
                     owners: setting == "BaseTrees",
                     traced: traces && setting == "BuildSources",
+                    keyed: true,
                 });
             }
         }
     }
+    inputs.extend(tool_inputs(image, decl));
     inputs
+}
+
+/// The files that a stage's programs are: the tools tree, where that is a path, and the directories of
+/// `ExtraSearchPaths=`.
+fn tool_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
+    let keyed = match decl.programs() {
+        Programs::None => return Vec::new(),
+        Programs::Unkeyed => false,
+        Programs::Keyed => true,
+    };
+    let input = |name: &str, setting: &str, path: &Path, owners| FileInput {
+        name: if keyed { name.to_owned() } else { format!("{UNKEYED}/{name}") },
+        setting: setting.to_owned(),
+        path: path.to_path_buf(),
+        hidden: Vec::new(),
+        image: None,
+        owners,
+        traced: false,
+        keyed,
+    };
+    let search = image.get("ExtraSearchPaths").paths().into_iter().enumerate();
+    let search = search.map(|(index, path)| input(&format!("{SEARCH}{index:02}"), "ExtraSearchPaths", path, false));
+    let tree = match ToolsTree::of(image) {
+        ToolsTree::Path(path) => Some(input(TOOLS, "ToolsTree", path, true)),
+        ToolsTree::Host | ToolsTree::Default => None,
+    };
+    search.chain(tree).collect()
 }
 
 /// Digests of everything on the host that some node of the graph hashes, each path once.
@@ -195,10 +303,13 @@ pub(super) fn hash_inputs(
             if unmet(image, decl).is_some() {
                 continue;
             }
-            tools.extend(decl.tools.iter().map(String::as_str));
+            if ToolsTree::of(image) == ToolsTree::Host {
+                tools.extend(decl.named_tools());
+            }
             host.extend(decl.host_files.iter().map(String::as_str));
-            for input in file_inputs(image, decl) {
-                if !input.traced && outputs.producer(&input.path, own).is_none() {
+            let hashed = |input: &FileInput| input.keyed && !input.traced;
+            for input in file_inputs(image, decl).into_iter().filter(hashed) {
+                if input.image.is_none() && outputs.producer(&input.path, own).is_none() {
                     let place = (input.path, input.hidden, input.owners);
                     wanted.entry(place).or_insert((image.name.clone(), input.setting));
                 }

@@ -17,13 +17,13 @@ mod unclaimed;
 
 pub use compile::{Edge, Node, NodeId, Plan, Source, compile};
 pub use condition::Condition;
-pub use decl::{Declarations, Network, Pool, RootAccess, SandboxProfile, Sources, StageDecl};
+pub use decl::{ARGUMENTS, Declarations, Network, Pool, Programs, RootAccess, SandboxProfile, Sources, StageDecl};
 pub use error::PlanError;
 pub use explain::{Change, ReadChange, Reason, explain, explain_read, input_in_words};
-pub use inputs::Digests;
+pub use inputs::{Digests, ToolsTree};
 pub use key::{key_of, node_inputs, pre_key_of};
 pub use need::{Need, Parsed};
 pub use preview::{Lookup, Preview, State, preview};
 pub use render::{Format, render};
 pub use sources::hidden_paths;
-pub use unclaimed::{check, unclaimed, unsupported};
+pub use unclaimed::{WITHOUT_STAGE, check, unclaimed, unsupported};

@@ -29,6 +29,11 @@ impl Need {
         Ok(Self { stage: need.to_owned(), output: output.to_owned(), condition })
     }
 
+    /// The tree of a stage.
+    pub(super) fn tree(stage: &str) -> Self {
+        Self { stage: stage.to_owned(), output: "tree".to_owned(), condition: None }
+    }
+
     /// Whether an image's stage has this need.
     pub fn holds(&self, image: &Image) -> bool {
         self.condition.as_ref().is_none_or(|condition| condition.holds(image))
@@ -55,6 +60,8 @@ pub struct Parsed {
     pub needs: Vec<Need>,
     /// Outputs of other stages that don't.
     pub unkeyed_needs: Vec<Need>,
+    /// Outputs of stages of the images that this one depends on.
+    pub dependency_needs: Vec<Need>,
 }
 
 impl Parsed {
@@ -74,12 +81,13 @@ impl Parsed {
             tree: decl.tree.as_ref().map(need).transpose()?,
             needs: decl.needs.iter().map(need).collect::<Result<_, _>>()?,
             unkeyed_needs: decl.unkeyed_needs.iter().map(need).collect::<Result<_, _>>()?,
+            dependency_needs: decl.dependency_needs.iter().map(need).collect::<Result<_, _>>()?,
         })
     }
 
     /// Every need, that of the tree first.
     pub(super) fn all_needs(&self) -> impl Iterator<Item = &Need> {
-        self.tree.iter().chain(&self.needs).chain(&self.unkeyed_needs)
+        self.tree.iter().chain(&self.needs).chain(&self.unkeyed_needs).chain(&self.dependency_needs)
     }
 
     /// Every condition.

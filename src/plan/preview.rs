@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::inputs::TOOLS;
 use super::{NodeId, Plan, Reason, explain, explain_read, key_of, node_inputs, pre_key_of};
 use crate::store::{Artifact, Record, Slot};
 use crate::types::Digest;
@@ -72,7 +73,10 @@ pub fn preview(plan: &Plan, nodes: &[NodeId], lookup: &dyn Lookup) -> Vec<Previe
                     needs.insert(edge.input.clone(), artifact.clone());
                 }
                 None => {
-                    let reason = Reason::Needs { stage: plan.graph[need].stage.clone() };
+                    let reason = match edge.input.rsplit('/').next() {
+                        Some(TOOLS) => Reason::Tools,
+                        _ => Reason::Needs { stage: plan.graph[need].stage.clone() },
+                    };
                     if !runs.contains(&reason) {
                         runs.push(reason);
                     }

@@ -4,17 +4,28 @@
 //! Reads the declarations and the settings table alone, so that it follows the stages as they come.
 
 use super::{Declarations, PlanError};
-use crate::config::table::{self, Default, Kind, SETTINGS, Setting};
+use crate::config::table::{self, Default, Kind, SETTINGS, Scope, Setting};
 use crate::config::{Image, Origin, Value};
 
-/// Settings that have done all they do once it is known which images are built, and after which.
-const CHOOSES_IMAGES: &[&str] = &["Dependencies"];
+/// Settings that no stage needs to know, and why.
+pub const WITHOUT_STAGE: &[(&str, &str)] = &[
+    ("ConfigureScripts", "they run before the graph is made, and what they change stands in other settings"),
+    ("Dependencies", "it is known which images are built, and after which, before the graph is made"),
+    ("EnvironmentFiles", "what they say is in Environment= before the graph is made"),
+    ("InitrdPackages", "it has become a setting of the default initrd, an image of its own"),
+    ("InitrdProfiles", "it has become a setting of the default initrd, an image of its own"),
+    ("InitrdVolatilePackages", "it has become a setting of the default initrd, an image of its own"),
+    ("RepositoryKeyFetch", "Debian and Ubuntu have their keys in packages; it is for distributions that are not built"),
+];
 
 /// Settings that ask for a package manager.
 const NEEDS_PACKAGES: &[&str] = &["Packages", "VolatilePackages", "BuildPackages", "RemovePackages"];
 
 /// Formats that need no stage of their own: nothing, and the tree itself.
 const PLAIN_FORMATS: &[&str] = &["directory", "none"];
+
+/// Formats that systemd-repart makes.
+const DISKS: &[&str] = &["confext", "disk", "esp", "portable", "sysext"];
 
 /// The distribution that is made of trees and scripts alone.
 const CUSTOM: &str = "custom";
@@ -26,7 +37,9 @@ pub fn unclaimed(declarations: &Declarations) -> Vec<&'static Setting> {
         setting.affects_output
             && setting.stores == setting.name
             && !claimed.contains(setting.name)
-            && !CHOOSES_IMAGES.contains(&setting.name)
+            && !WITHOUT_STAGE.iter().any(|(name, _)| *name == setting.name)
+            // These are settings of another image, the default tools tree, under a name of their own.
+            && setting.scope != Scope::Tools
     };
     SETTINGS.iter().filter(missing).copied().collect()
 }
@@ -58,6 +71,9 @@ pub fn check(image: &Image, declarations: &Declarations) -> Result<(), PlanError
     let format = image.text("Format").unwrap_or("directory");
     if !makes_format(declarations, format) {
         return Err(refusal(image, "Format", format, &|choice| makes_format(declarations, choice)));
+    }
+    if DISKS.contains(&format) && image.get("RepartOffline").as_bool() == Some(false) {
+        return Err(PlanError::LoopDevices { image: image.name.clone(), origin: origin(image, "RepartOffline") });
     }
     let distribution = image.text("Distribution").unwrap_or(CUSTOM);
     if distribution == CUSTOM {
@@ -160,12 +176,12 @@ mod tests {
     fn only_what_is_wished_and_not_done_is_told() {
         let image = image(&[
             ("Packages", Value::List(vec![Value::text("bash")]), at(1)),
-            ("SecureBoot", Value::Bool(true), at(2)),
+            ("Sign", Value::Bool(true), at(2)),
             ("Verity", Value::text("hash"), Origin::Default),
             ("SELinuxRelabel", Value::text("disabled"), at(3)),
             ("Bootloader", Value::text("systemd-boot"), at(4)),
             ("SplitArtifacts", Value::List(["uki", "kernel", "initrd"].map(Value::text).into()), at(5)),
-            ("Passphrase", Value::Path(PathBuf::from("/p/mkosi.passphrase")), Origin::DefaultPath("/p/x".into())),
+            ("SandboxTrees", Value::List(vec![Value::text("x")]), Origin::DefaultPath("/p/x".into())),
             ("VerityKey", Value::Path(PathBuf::from("/p/mkosi.key")), Origin::DefaultPath("/p/mkosi.key".into())),
             ("Dependencies", Value::List(vec![Value::text("base")]), at(6)),
             ("RAM", Value::Number(1), at(7)),
@@ -173,7 +189,7 @@ mod tests {
         ]);
         let mut told = unsupported(&image, &declarations());
         told.sort_by_key(|(name, _)| *name);
-        assert_eq!(told, [("Passphrase", Origin::DefaultPath("/p/x".into())), ("SecureBoot", at(2))]);
+        assert_eq!(told, [("SandboxTrees", Origin::DefaultPath("/p/x".into())), ("Sign", at(2))]);
     }
 
     #[test]
@@ -182,10 +198,10 @@ mod tests {
         let packages = || ("Packages", Value::List(vec![Value::text("bash")]), at(9));
         insta::assert_snapshot!(
             [
-                refused(&[format("portable", at(3))]),
                 refused(&[format("uki", Origin::Default)]),
                 refused(&[format("oci", Origin::Option("--format=oci".to_owned()))]),
                 refused(&[format("tar", at(1)), ("Distribution", Value::text("arch"), at(2))]),
+                refused(&[format("disk", at(1)), ("RepartOffline", Value::Bool(false), at(5))]),
                 refused(&[format("tar", at(1)), ("Distribution", Value::text("custom"), at(2)), packages()]),
             ]
             .join("\n")

@@ -42,6 +42,23 @@ impl Root {
     }
 }
 
+/// The contents of one regular file in a tar archive, by its path without a slash before it; none if there is no such
+/// member. Errors: an archive that can't be read.
+pub fn file_in_archive(archive: &Path, path: &str) -> Result<Option<Vec<u8>>> {
+    let damaged = |error: io::Error| Error::Archive { archive: archive.to_owned(), reason: error.to_string() };
+    let file = File::open(archive).map_err(damaged)?;
+    let mut members = Members::new(decompressed(file).map_err(damaged)?);
+    while let Some(member) = members.next().map_err(damaged)? {
+        let plain = matches!(member.header.entry_type(), EntryType::Regular | EntryType::Continuous);
+        if plain && clean(Path::new(OsStr::from_bytes(&member.name))) == Path::new(path) {
+            let mut contents = Vec::new();
+            members.read_to_end(&mut contents).map_err(damaged)?;
+            return Ok(Some(contents));
+        }
+    }
+    Ok(None)
+}
+
 /// Looks at the first bytes to tell how a file is compressed.
 fn decompressed(file: File) -> io::Result<Box<dyn Read>> {
     let mut reader = BufReader::with_capacity(1 << 16, file);

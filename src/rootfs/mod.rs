@@ -21,7 +21,7 @@ use std::path::PathBuf;
 pub use attributes::{Attributes, is_portable_xattr};
 pub use content::copy_content;
 pub use copy::{CopyOptions, Ownership};
-pub use extract::is_tar;
+pub use extract::{file_in_archive, is_tar};
 pub use glob::Pattern;
 pub use remove::{remove_children, remove_entry};
 pub use root::Root;

@@ -9,6 +9,8 @@ use super::sys;
 pub(super) struct Limits {
     /// Whether the network is the host's: then its settings may not be changed.
     pub(super) host_network: bool,
+    /// Whether there is no user but root: then changes of owner do nothing, and succeed.
+    pub(super) single_id: bool,
 }
 
 /// Capabilities (`linux/capability.h`) that no package or image step needs and that change the machine itself:
@@ -33,6 +35,9 @@ struct Calls {
     /// Calls that fail with ENOSYS: the kernel's key rings are no part of any namespace. Programs (libcryptsetup, PAM)
     /// have a way around a kernel without them, but none around one that refuses.
     absent: &'static [libc::c_long],
+    /// Calls that change an owner, a user or a group. Where there is one id alone they would fail, and no package could
+    /// be installed, so that they do nothing there: everything belongs to root.
+    owners: &'static [libc::c_long],
     ioctl: libc::c_long,
     /// The calls whose first argument may hold [`NEW_USER`].
     namespaces: [libc::c_long; 2],
@@ -63,6 +68,23 @@ const NATIVE: Calls = Calls {
         libc::SYS_syslog,
     ],
     absent: &[libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl],
+    owners: &[
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_chown,
+        #[cfg(target_arch = "x86_64")]
+        libc::SYS_lchown,
+        libc::SYS_fchown,
+        libc::SYS_fchownat,
+        libc::SYS_setgroups,
+        libc::SYS_setuid,
+        libc::SYS_setgid,
+        libc::SYS_setreuid,
+        libc::SYS_setregid,
+        libc::SYS_setresuid,
+        libc::SYS_setresgid,
+        libc::SYS_setfsuid,
+        libc::SYS_setfsgid,
+    ],
     ioctl: libc::SYS_ioctl,
     namespaces: [libc::SYS_unshare, libc::SYS_clone],
     clone3: 435,
@@ -85,6 +107,11 @@ const I386: Calls = Calls {
     architecture: 0x4000_0003,
     forbidden: &[128, 350, 129, 283, 88, 87, 115, 79, 264, 51, 357, 336, 374, 342, 103, 25, 404],
     absent: &[286, 287, 288],
+    // chown, lchown, fchown, setgroups, set*id with 16-bit ids; those with 32-bit ids; fchownat.
+    owners: &[
+        182, 16, 95, 81, 23, 46, 70, 71, 164, 170, 138, 139, 198, 203, 204, 206, 207, 208, 210, 212, 213, 214, 215,
+        216, 298,
+    ],
     ioctl: 54,
     namespaces: [310, 120],
     clone3: 435,
@@ -97,6 +124,11 @@ const ARM: Calls = Calls {
     architecture: 0x4000_0028,
     forbidden: &[128, 379, 129, 347, 88, 87, 115, 79, 262, 51, 386, 364, 388, 371, 103, 404],
     absent: &[309, 310, 311],
+    // As on i386.
+    owners: &[
+        182, 16, 95, 81, 23, 46, 70, 71, 164, 170, 138, 139, 198, 203, 204, 206, 207, 208, 210, 212, 213, 214, 215,
+        216, 325,
+    ],
     ioctl: 54,
     namespaces: [337, 120],
     clone3: 435,
@@ -121,7 +153,7 @@ impl Limits {
             sys::drop_capability(capability).tried(|| format!("drop capability number {capability}"))?;
         }
         rustix::thread::set_no_new_privs(true).tried(|| "forbid set-user-ID programs".to_owned())?;
-        match sys::install_filter(&mut filter(super::userns::is_initial())) {
+        match sys::install_filter(&mut filter(super::userns::is_initial(), self.single_id)) {
             // A kernel without seccomp filters: the dropped capabilities have to do.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             other => other.tried(|| "install the system call filter".to_owned()),
@@ -149,12 +181,13 @@ fn jump(code: u32, k: u32, yes: u8, no: u8) -> libc::sock_filter {
 
 /// The filter as a program for the kernel, each architecture's part after the other. Calls of an architecture that is not
 /// among them can't be made on such a machine.
-fn filter(real_root: bool) -> Vec<libc::sock_filter> {
+fn filter(real_root: bool, single_id: bool) -> Vec<libc::sock_filter> {
     let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
     let give = |what| statement(libc::BPF_RET | libc::BPF_K, what);
     let allow = give(libc::SECCOMP_RET_ALLOW);
     let refuse = give(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
     let absent = give(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32);
+    let nothing = give(libc::SECCOMP_RET_ERRNO);
     let mut program = vec![load(ARCHITECTURE)];
     for calls in architectures() {
         let mut part = vec![load(NUMBER), jump(libc::BPF_JGE, calls.end, 0, 1), absent];
@@ -163,6 +196,9 @@ fn filter(real_root: bool) -> Vec<libc::sock_filter> {
         }
         for call in calls.absent {
             part.extend([jump_if_equal(*call as u32, 0, 1), absent]);
+        }
+        for call in calls.owners.iter().filter(|_| single_id) {
+            part.extend([jump_if_equal(*call as u32, 0, 1), nothing]);
         }
         if real_root {
             part.extend([jump_if_equal(calls.clone3 as u32, 0, 1), absent]);
@@ -200,7 +236,10 @@ mod tests {
 
     /// Runs the program as the kernel would, for a call number and the low halves of its first two arguments.
     fn verdict(real_root: bool, architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
-        let program = filter(real_root);
+        run(&filter(real_root, false), architecture, number, arguments)
+    }
+
+    fn run(program: &[libc::sock_filter], architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
         let (mut at, mut register) = (0, 0);
         loop {
             let step = program[at];
@@ -227,6 +266,20 @@ mod tests {
 
     const REFUSED: u32 = libc::SECCOMP_RET_ERRNO | libc::EPERM as u32;
     const ABSENT: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
+
+    #[test]
+    fn with_one_id_a_change_of_owner_does_nothing() {
+        let program = filter(false, true);
+        for calls in architectures() {
+            for number in 0..600 {
+                let expected = match calls.owners.contains(&number) {
+                    true => libc::SECCOMP_RET_ERRNO,
+                    false => verdict(false, calls.architecture, number as u32, [0, 0]),
+                };
+                assert_eq!(run(&program, calls.architecture, number as u32, [0, 0]), expected, "{number}");
+            }
+        }
+    }
 
     #[test]
     fn the_filter_refuses_what_it_names_and_nothing_else() {

@@ -1,5 +1,5 @@
-//! The mount steps that show the host's tools, and nothing else of the host, to a sandbox. Knows nothing of what the
-//! tools are used for.
+//! The mount steps that show the host's tools, or those of a tools tree, to a sandbox and nothing else of the host. Knows
+//! nothing of what the tools are used for.
 
 use std::path::{Path, PathBuf};
 
@@ -10,14 +10,44 @@ use super::run::executable;
 pub const BIN: &str = "/run/mkosi/bin";
 /// Where the executable itself is in a sandbox.
 pub const EXECUTABLE: &str = "/run/mkosi/exe";
-/// The search path for programs in a sandbox made by [`host_root`].
+/// The search path for programs in a sandbox made by [`host_root`], but for [`Tools::search`].
 pub const PATH: &str = "/run/mkosi/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Where the directories of [`Tools::search`] are in a sandbox, by their number.
+pub const SEARCH: &str = "/run/mkosi/search";
+
+/// Where the programs of a sandbox come from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tools {
+    /// The directories that the tools tree is made of, lowest first. None: the host's own programs.
+    pub layers: Vec<PathBuf>,
+    /// Trees that lie over the tools: the configuration of package managers above all (`SandboxTrees=`), lowest first.
+    pub trees: Vec<PathBuf>,
+    /// Directories of the host in which programs are looked for first (`ExtraSearchPaths=`).
+    pub search: Vec<PathBuf>,
+    /// Whether certificates are the host's although the programs are those of a tools tree.
+    pub host_certificates: bool,
+}
+
+impl Tools {
+    /// The directories of [`Tools::search`] as the sandbox has them.
+    pub fn search_paths(&self) -> impl Iterator<Item = PathBuf> {
+        (0..self.search.len()).map(|number| Path::new(SEARCH).join(number.to_string()))
+    }
+
+    /// A `PATH` with the directories of [`Tools::search`] in it, after our own programs and before all others.
+    pub fn path(&self, path: &str) -> String {
+        let search = self.search_paths().map(|path| path.display().to_string());
+        let (own, others): (Vec<&str>, Vec<&str>) = path.split(':').partition(|directory| *directory == BIN);
+        let own = own.into_iter().map(str::to_owned);
+        own.chain(search).chain(others.into_iter().map(str::to_owned)).collect::<Vec<_>>().join(":")
+    }
+}
 
 /// What [`host_root`] shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HostRoot {
-    /// The root directory that the tools come from: `/`, or a tools tree.
-    pub tools: PathBuf,
+    /// Where the programs come from.
+    pub tools: Tools,
     /// Whether the network is the host's: name resolution is then set up as on the host.
     pub network: bool,
     /// Whether `/sys` is the host's, read-only; it is empty otherwise.
@@ -26,58 +56,54 @@ pub struct HostRoot {
     pub names: Vec<String>,
 }
 
-impl Default for HostRoot {
-    fn default() -> Self {
-        Self { tools: PathBuf::from("/"), network: false, sys: false, names: Vec::new() }
-    }
-}
-
 /// Directories that hold tools, and are links into `/usr` on most distributions.
-const TOOL_DIRECTORIES: [&str; 6] = ["bin", "sbin", "lib", "lib32", "lib64", "libx32"];
+const TOOL_DIRECTORIES: [&str; 6] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"];
+/// Where distributions that don't use `/usr` keep everything.
+const STORES: [&str; 2] = ["/nix", "/gnu"];
 
-/// What tools need of `/etc`. Certificates, but not the private keys that lie beside them.
-const ETC: [&str; 14] = [
-    "alternatives",
-    "ca-certificates",
-    "ca-certificates.conf",
-    "crypto-policies",
-    "ld.so.cache",
-    "ld.so.conf",
-    "ld.so.conf.d",
-    "pki/ca-trust",
-    "pki/rpm-gpg",
-    "pki/tls/cert.pem",
-    "pki/tls/certs",
-    "pki/tls/openssl.cnf",
-    "ssl/certs",
-    "ssl/openssl.cnf",
+/// What tools need of `/etc`.
+const ETC: [&str; 6] = [
+    "/etc/alternatives",
+    "/etc/crypto-policies",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/pki/rpm-gpg",
 ];
+
+/// Certificates, but not the private keys that lie beside them.
+const CERTIFICATES: [&str; 9] = [
+    "/etc/ca-certificates",
+    "/etc/ca-certificates.conf",
+    "/etc/pki/ca-trust",
+    "/etc/pki/tls/cert.pem",
+    "/etc/pki/tls/certs",
+    "/etc/pki/tls/openssl.cnf",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/var/lib/ca-certificates",
+];
+
+/// What is always made here, whatever a sandbox tree says.
+const OURS: [&str; 8] =
+    ["/dev", "/etc/group", "/etc/mtab", "/etc/passwd", "/etc/resolv.conf", "/proc", "/run/mkosi", "/sys"];
 
 const PASSWD: &str = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n";
 const GROUP: &str = "root:x:0:\ntty:x:5:\nnogroup:x:65534:\n";
 const NSSWITCH: &str = "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\n";
 const HOSTS: &str = "127.0.0.1 localhost\n::1 localhost\n";
 
-/// The steps that make a root file system of the host's tools: `/usr` and what belongs to it read-only, a few files
-/// in `/etc`, private `/proc`, `/dev`, `/run`, `/tmp` and `/var/tmp`, and the executable itself in [`BIN`].
+/// The steps that make a root file system of the tools: `/usr` and what belongs to it read-only, a few files in
+/// `/etc`, private `/proc`, `/dev`, `/run`, `/tmp` and `/var/tmp`, and the executable itself in [`BIN`].
 pub fn host_root(options: &HostRoot) -> Vec<Mount> {
-    let tools = options.tools.as_path();
-    let mut mounts = vec![read_only(&tools.join("usr"), "/usr", false)];
-    for name in TOOL_DIRECTORIES {
-        let (source, target) = (tools.join(name), Path::new("/").join(name));
-        match std::fs::read_link(&source) {
-            Ok(points_to) => mounts.push(Mount::Symlink { target, points_to }),
-            Err(_) => mounts.push(read_only(&source, target, true)),
-        }
+    let tools = &options.tools;
+    let mut mounts = if tools.layers.is_empty() { of_host(tools) } else { vec![of_tree(tools)] };
+    if tools.layers.is_empty() || tools.host_certificates {
+        mounts.extend(CERTIFICATES.iter().flat_map(|path| under_trees(path, &tools.trees)));
     }
-    for name in ["nix", "gnu"] {
-        mounts.push(read_only(&tools.join(name), Path::new("/").join(name), true));
-    }
-    mounts.extend(ETC.iter().map(|name| read_only(&tools.join("etc").join(name), Path::new("/etc").join(name), true)));
     mounts.extend([
         file("/etc/passwd", PASSWD),
         file("/etc/group", GROUP),
-        file("/etc/nsswitch.conf", NSSWITCH),
         Mount::Symlink { target: "/etc/mtab".into(), points_to: "/proc/self/mounts".into() },
         Mount::Proc { target: "/proc".into() },
         Mount::Dev { target: "/dev".into() },
@@ -85,19 +111,101 @@ pub fn host_root(options: &HostRoot) -> Vec<Mount> {
         Mount::Tmpfs { target: "/tmp".into(), mode: 0o1777 },
         Mount::Tmpfs { target: "/var/tmp".into(), mode: 0o1777 },
     ]);
-    if options.network {
-        mounts.push(read_only(Path::new("/etc/resolv.conf"), "/etc/resolv.conf", true));
-        mounts.push(read_only(Path::new("/etc/hosts"), "/etc/hosts", true));
-    } else {
-        mounts.push(file("/etc/hosts", HOSTS));
+    let own = |path: &str| !tools.trees.iter().any(|tree| inside(tree, path).symlink_metadata().is_ok());
+    if own("/etc/nsswitch.conf") {
+        mounts.push(file("/etc/nsswitch.conf", NSSWITCH));
     }
+    if options.network {
+        mounts.push(from_host("/etc/resolv.conf", true));
+    }
+    match options.network {
+        _ if !own("/etc/hosts") => {}
+        true => mounts.push(from_host("/etc/hosts", true)),
+        false => mounts.push(file("/etc/hosts", HOSTS)),
+    }
+    mounts.extend(tools.trees.iter().flat_map(|tree| files_of(tree, Path::new("/"))));
     mounts.push(if options.sys {
-        read_only(Path::new("/sys"), "/sys", false)
+        from_host("/sys", false)
     } else {
         Mount::Directory { target: "/sys".into(), mode: 0o555 }
     });
     mounts.extend(own_names(options));
+    let search = tools.search.iter().zip(tools.search_paths());
+    mounts.extend(search.map(|(source, target)| read_only(source, target, false)));
     mounts
+}
+
+/// The host's own programs.
+fn of_host(tools: &Tools) -> Vec<Mount> {
+    let mut mounts = under_trees("/usr", &tools.trees);
+    if tools.trees.iter().any(|tree| inside(tree, "/opt").is_dir()) {
+        mounts.extend(under_trees("/opt", &tools.trees));
+    }
+    for path in TOOL_DIRECTORIES {
+        mounts.push(match std::fs::read_link(path) {
+            Ok(points_to) => Mount::Symlink { target: path.into(), points_to },
+            Err(_) => from_host(path, true),
+        });
+    }
+    mounts.extend(STORES.iter().map(|path| from_host(path, true)));
+    mounts.extend(ETC.iter().flat_map(|path| under_trees(path, &tools.trees)));
+    mounts
+}
+
+/// The path on the host of what `path` is in a tree.
+fn inside(tree: &Path, path: &str) -> PathBuf {
+    tree.join(path.trim_start_matches('/'))
+}
+
+/// What the host has at a path, and over it what the trees have.
+fn under_trees(path: &str, trees: &[PathBuf]) -> Vec<Mount> {
+    let over: Vec<PathBuf> =
+        trees.iter().map(|tree| inside(tree, path)).filter(|path| path.symlink_metadata().is_ok()).collect();
+    match over.last() {
+        None => vec![from_host(path, path != "/usr")],
+        Some(top) if !top.is_dir() => vec![read_only(top, path, false)],
+        Some(_) => {
+            let lowest = PathBuf::from(path);
+            let lowers = Some(lowest).filter(|path| path.is_dir()).into_iter().chain(over).collect();
+            vec![Mount::Overlay { lowers, upper: None, target: path.into() }]
+        }
+    }
+}
+
+/// The files and links of a tree that lie where nothing of the tools does, each at its place.
+fn files_of(tree: &Path, directory: &Path) -> Vec<Mount> {
+    let Ok(entries) = std::fs::read_dir(inside(tree, &directory.to_string_lossy())) else { return Vec::new() };
+    let mut entries: Vec<_> = entries.flatten().collect();
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    let mut mounts = Vec::new();
+    for entry in entries {
+        let (source, target) = (entry.path(), directory.join(entry.file_name()));
+        let is = |path: &&str| Path::new(path) == target;
+        let mut shown =
+            ["/usr", "/opt"].iter().chain(&TOOL_DIRECTORIES).chain(&STORES).chain(&ETC).chain(&CERTIFICATES);
+        if shown.any(|path| is(path)) || OURS.iter().any(|path| is(path)) {
+            continue;
+        }
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => mounts.extend(files_of(tree, &target)),
+            Ok(kind) if kind.is_symlink() => {
+                if let Ok(points_to) = std::fs::read_link(&source) {
+                    mounts.push(Mount::Symlink { target, points_to });
+                }
+            }
+            Ok(kind) if kind.is_file() => mounts.push(read_only(&source, target, false)),
+            _ => {}
+        }
+    }
+    mounts
+}
+
+/// The programs of a tools tree. Links in it are resolved within it.
+fn of_tree(tools: &Tools) -> Mount {
+    let certificates: &[&str] = if tools.host_certificates { &[] } else { &CERTIFICATES };
+    let lowers = tools.layers.iter().chain(&tools.trees).cloned().collect();
+    let parts = ["/usr", "/opt"].iter().chain(&TOOL_DIRECTORIES).chain(&STORES).chain(&ETC).chain(certificates);
+    Mount::Parts { lowers, parts: parts.map(PathBuf::from).collect() }
 }
 
 /// The executable and its names.
@@ -118,6 +226,10 @@ fn own_names(options: &HostRoot) -> impl Iterator<Item = Mount> {
         .map(|name| Mount::Symlink { target: Path::new(BIN).join(name), points_to: EXECUTABLE.into() })
         .collect();
     std::iter::once(read_only(&source, EXECUTABLE, false)).chain(links)
+}
+
+fn from_host(path: &str, optional: bool) -> Mount {
+    read_only(Path::new(path), path, optional)
 }
 
 fn read_only(source: &Path, target: impl Into<PathBuf>, optional: bool) -> Mount {
@@ -154,12 +266,38 @@ mod tests {
 
     #[test]
     fn tools_come_from_the_tools_tree() {
-        let dir = tempfile::tempdir().unwrap();
-        std::os::unix::fs::symlink("usr/bin", dir.path().join("bin")).unwrap();
-        let options = HostRoot { tools: dir.path().to_owned(), ..HostRoot::default() };
-        assert!(sources(&options).contains(&dir.path().join("usr")));
-        let link = Mount::Symlink { target: "/bin".into(), points_to: "usr/bin".into() };
-        assert!(host_root(&options).contains(&link));
+        let layers = vec![PathBuf::from("/tree")];
+        let own = [PathBuf::from("/sys"), PathBuf::from("/proc/self/exe")];
+        let with = |host_certificates| {
+            let tools = Tools { layers: layers.clone(), host_certificates, ..Tools::default() };
+            HostRoot { tools, ..HostRoot::default() }
+        };
+        let parts = |options: &HostRoot| match &host_root(options)[0] {
+            Mount::Parts { lowers, parts } => {
+                assert_eq!(*lowers, layers);
+                parts.clone()
+            }
+            other => panic!("{other:?}"),
+        };
+        let certificates = PathBuf::from("/etc/ssl/certs");
+        assert!(parts(&with(false)).contains(&PathBuf::from("/usr")));
+        assert!(parts(&with(false)).contains(&certificates));
+        assert!(!parts(&with(true)).contains(&certificates));
+        assert!(sources(&with(true)).contains(&certificates));
+        let others: Vec<PathBuf> = sources(&with(false)).into_iter().filter(|path| !own.contains(path)).collect();
+        assert!(others.iter().all(|path| std::env::current_exe().is_ok_and(|exe| exe == *path)), "{others:?}");
+    }
+
+    #[test]
+    fn programs_are_looked_for_in_the_extra_directories_first() {
+        let tools = Tools { search: vec!["/a".into(), "/b".into()], ..Tools::default() };
+        assert_eq!(
+            tools.path("/run/mkosi/bin:/usr/bin"),
+            "/run/mkosi/bin:/run/mkosi/search/0:/run/mkosi/search/1:/usr/bin"
+        );
+        assert_eq!(Tools::default().path(PATH), PATH);
+        let options = HostRoot { tools, ..HostRoot::default() };
+        assert!(sources(&options).ends_with(&["/a".into(), "/b".into()]));
     }
 
     #[test]

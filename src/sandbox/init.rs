@@ -21,6 +21,7 @@ use super::reap::{self, Quit};
 use super::root::{self, Base};
 use super::sys::{self, Fork};
 use super::tree::Links;
+use super::warden::{self, Bounds};
 use super::wire::{Launch, Message, Status};
 
 /// All that process 1 has to set up.
@@ -83,10 +84,17 @@ fn outer(launch: OwnedFd, status: &Status) -> Result<()> {
             cwd: &spec.cwd,
             umask: spec.umask,
             new_session: launch.new_session,
-            harden: Some(Limits { host_network: spec.network }),
+            harden: Some(Limits { host_network: spec.network, single_id: super::userns::has_single_id() }),
         },
     };
-    match run(&inside, status, Quit::Kill)? {
+    let warden = warden::start(Bounds { processes: spec.processes, memory: spec.memory }, status);
+    let ended = run(&inside, status, Quit::Kill);
+    if let Some(warden) = warden {
+        // It holds the status pipe.
+        sys::kill(warden, libc::SIGKILL);
+        let _ = nix::sys::wait::waitpid(nix::unistd::Pid::from_raw(warden), None);
+    }
+    match ended? {
         Message::Exit(_) => {}
         // Process 1 has no other way to tell that it was killed.
         killed => status.send(&killed),
@@ -131,6 +139,11 @@ fn first_process(inside: &Inside<'_>, status: &Status, alive: &OwnedFd) -> Resul
     if rustix::event::poll(&mut poll, Some(&now)).is_ok_and(|ready| ready > 0) {
         std::process::exit(1);
     }
+    if inside.broker {
+        // Where memory runs out, the kernel is to end something in here before anything else of the machine. It may be
+        // that this is not allowed; then its own choice has to do.
+        let _ = std::fs::write("/proc/self/oom_score_adj", "500");
+    }
     sys::unshare(libc::CLONE_NEWNS | inside.namespaces)
         .tried_or(|| "make mount, IPC, UTS and network namespaces".to_owned(), namespace_hint)?;
     if let Some(hostname) = inside.hostname {
@@ -162,7 +175,7 @@ fn first_process(inside: &Inside<'_>, status: &Status, alive: &OwnedFd) -> Resul
 }
 
 /// Has the kernel kill this process when its parent dies.
-fn die_with_parent() -> Result<()> {
+pub(super) fn die_with_parent() -> Result<()> {
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
         .tried(|| "tie the sandbox's life to its parent's".to_owned())
 }

@@ -11,6 +11,7 @@ mod fault;
 mod harden;
 mod host;
 mod init;
+mod over;
 mod overlay;
 mod probe;
 mod pump;
@@ -23,14 +24,16 @@ mod sys;
 mod tree;
 mod userns;
 mod verb;
+mod warden;
 mod wire;
 
-pub use host::{BIN, EXECUTABLE, HostRoot, PATH, host_root};
+pub use host::{BIN, EXECUTABLE, HostRoot, PATH, SEARCH, Tools, host_root};
+pub use over::tools_arguments;
 pub use probe::probe_overlay;
 pub use run::{Cancel, Error, Exit, Input, Output, set_executable};
 pub use serve::serve;
 pub use spec::{Mount, Spec};
-pub use userns::{Error as UserNamespaceError, enter_user_namespace};
+pub use userns::{Error as UserNamespaceError, enter_user_namespace, has_single_id};
 
 /// Whether the user who started this program is root, and not only within a user namespace.
 pub fn started_as_root() -> bool {
@@ -45,6 +48,7 @@ pub fn hidden_entry() {
     match arg(1) {
         wire::INIT => init::main(arg(2), arg(3)),
         userns::INIT => userns::main(&args),
+        over::ENTRY => over::main(&args),
         probe::ENTRY => {
             probe::main(std::path::Path::new(args.get(2).map_or("", |arg| arg.to_str().unwrap_or_default())))
         }

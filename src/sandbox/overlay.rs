@@ -170,7 +170,7 @@ fn open(path: &Path, role: &str) -> Result<OwnedFd> {
 }
 
 /// A short name for an open directory. Works in every string option, whatever the real path's length and characters.
-fn by_number(fd: &impl AsRawFd) -> String {
+pub(super) fn by_number(fd: &impl AsRawFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 

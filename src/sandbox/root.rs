@@ -1,17 +1,20 @@
 //! Builds a sandbox's root file system from mount steps and moves the process into it. Runs in the sandbox's own
 //! mount namespace, in a process with a single thread. Knows nothing of commands.
 
+use std::ffi::OsStr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
 };
 
 use super::Mount;
 use super::fault::{Fault, Result, Tried, show};
-use super::overlay::{Overlay, Upper, attach, kernel_log};
+use super::overlay::{Overlay, Upper, attach, by_number, kernel_log};
 use super::sys;
 use super::tree::{Kind, Links, Tree};
 
@@ -29,8 +32,18 @@ enum Step<'a> {
     Tree { mount: OwnedFd, kind: Kind, target: &'a Path },
     Overlay { overlay: Overlay, target: &'a Path },
     Served { mount: OwnedFd, upper: Upper, target: &'a Path },
+    Parts { whole: Whole, parts: &'a [PathBuf] },
     Own(&'a Mount),
 }
+
+/// A tree that parts are taken from.
+enum Whole {
+    Directory(OwnedFd),
+    Overlay(Overlay),
+}
+
+/// Where a tree is mounted while parts are taken from it: they can only be copied from a mount of this namespace.
+const WHOLE: &str = "/.parts";
 
 /// Builds the root in the current mount namespace and makes it this process's root and working directory.
 pub(super) fn enter(base: &Base<'_>, mounts: &[Mount], links: Links) -> Result<()> {
@@ -91,6 +104,13 @@ fn open(mount: &Mount) -> Result<Option<Step<'_>>> {
             mount: sys::take_fd(*mount).tried(|| format!("take over the file system for {}", show(target)))?,
             upper: Overlay::open_upper(upper)?,
             target,
+        },
+        Mount::Parts { lowers, parts } => Step::Parts {
+            whole: match lowers.as_slice() {
+                [lower] => Whole::Directory(bind(lower, true)?.0),
+                lowers => Whole::Overlay(Overlay::open(lowers, None)?),
+            },
+            parts,
         },
         own => Step::Own(own),
     }))
@@ -186,6 +206,7 @@ impl Build {
                 let lower = self.attach_apart(mount)?;
                 self.overlay(&Overlay::over(lower, upper.try_clone()?), target)
             }
+            Step::Parts { whole, parts } => self.parts(whole, parts),
             Step::Own(Mount::Tmpfs { target, mode }) => {
                 let mount = filesystem("tmpfs", &[("mode", &format!("{mode:o}"))], attributes())?;
                 self.put(&mount, target, Kind::Directory)
@@ -195,7 +216,9 @@ impl Build {
             Step::Own(Mount::Symlink { target, points_to }) => self.tree.symlink(target, points_to),
             Step::Own(Mount::Directory { target, mode }) => self.tree.empty_directory(target, *mode),
             Step::Own(Mount::File { target, contents, mode }) => self.file(target, contents, *mode),
-            Step::Own(Mount::Bind { .. } | Mount::Overlay { .. } | Mount::Served { .. }) => Ok(()),
+            Step::Own(Mount::Bind { .. } | Mount::Overlay { .. } | Mount::Parts { .. } | Mount::Served { .. }) => {
+                Ok(())
+            }
         }
     }
 
@@ -219,6 +242,44 @@ impl Build {
         let point = rustix::fs::openat(&self.files, &name, flags, Mode::empty()).tried(what)?;
         attach(mount, point.as_fd()).tried(what)?;
         rustix::fs::openat(mount, ".", flags, Mode::empty()).tried(what)
+    }
+
+    /// Mounts the whole tree, copies the mounts of its parts, and takes the whole away again.
+    fn parts(&mut self, whole: &Whole, parts: &[PathBuf]) -> Result<()> {
+        let place = Path::new(WHOLE);
+        let point = self.point(place, Kind::Directory)?;
+        match whole {
+            Whole::Directory(mount) => attach(mount, point.as_fd()).tried(|| "mount a tree of tools".to_owned())?,
+            Whole::Overlay(overlay) => overlay.mount(point.as_fd())?,
+        }
+        let what = |part: &Path| format!("show {} of the tools tree in the sandbox", show(part));
+        let tree = Tree::new(self.tree.open(place).tried(|| "open the tree of tools".to_owned())?);
+        for part in parts {
+            let part = part.as_path();
+            let fd = match tree.open_nofollow(part) {
+                Ok(fd) => fd,
+                Err(Errno::NOENT | Errno::NOTDIR) => continue,
+                Err(error) => return Err(error).tried(|| what(part)),
+            };
+            let stat = rustix::fs::fstat(&fd).tried(|| what(part))?;
+            let kind = match FileType::from_raw_mode(stat.st_mode) {
+                FileType::Symlink => {
+                    let text = rustix::fs::readlinkat(&fd, "", Vec::new()).tried(|| what(part))?;
+                    self.tree.symlink(part, Path::new(OsStr::from_bytes(text.as_bytes())))?;
+                    continue;
+                }
+                FileType::Directory => Kind::Directory,
+                _ => Kind::File,
+            };
+            let mount = clone(&fd, Path::new(""), OpenTreeFlags::AT_EMPTY_PATH).tried(|| what(part))?;
+            let attributes = sys::ATTR_RDONLY | sys::ATTR_NOSUID | sys::ATTR_NODEV;
+            sys::set_mount_attributes(mount.as_fd(), attributes, true).tried(|| what(part))?;
+            self.put(&mount, part, kind)?;
+        }
+        let gone = || "take the whole tree of tools away".to_owned();
+        rustix::mount::unmount(by_number(tree.root()), UnmountFlags::DETACH).tried(gone)?;
+        let name = WHOLE.trim_start_matches('/');
+        rustix::fs::unlinkat(self.tree.root(), name, AtFlags::REMOVEDIR).tried(gone)
     }
 
     fn point(&mut self, target: &Path, kind: Kind) -> Result<OwnedFd> {

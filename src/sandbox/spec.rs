@@ -39,6 +39,14 @@ pub enum Mount {
         /// The path in the sandbox.
         target: PathBuf,
     },
+    /// Parts of a tree that is made of directories on the host, read-only: each at the same path in the sandbox. A
+    /// symbolic link is made anew, and what the tree lacks is passed over.
+    Parts {
+        /// The directories, lowest first.
+        lowers: Vec<PathBuf>,
+        /// The parts, as absolute paths in the tree.
+        parts: Vec<PathBuf>,
+    },
     /// An empty file system in memory.
     Tmpfs {
         /// The path in the sandbox.
@@ -100,6 +108,18 @@ pub struct Spec {
     pub umask: u32,
     /// Whether the root of the new file system stays writable to the command.
     pub writable_root: bool,
+    /// How many processes and threads it may have at once; more, and all of it is ended.
+    #[serde(default = "most_processes")]
+    pub processes: u64,
+    /// How much memory in bytes it may take, more or less: it is looked at a few times in a second. None for what the
+    /// machine has.
+    #[serde(default)]
+    pub memory: Option<u64>,
+}
+
+/// More than any build needs.
+const fn most_processes() -> u64 {
+    16_384
 }
 
 impl Default for Spec {
@@ -113,6 +133,8 @@ impl Default for Spec {
             hostname: "mkosi".to_owned(),
             umask: 0o022,
             writable_root: false,
+            processes: most_processes(),
+            memory: None,
         }
     }
 }

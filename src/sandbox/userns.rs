@@ -28,17 +28,6 @@ const SUBORDINATE: u64 = 65_535;
 /// Why `mkosi` can't run without root here.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The user has no subordinate ids.
-    #[error(
-        "{user} has no subordinate ids in {}: run as root, or give the user some: \
-         usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}", .file.display()
-    )]
-    NoSubordinateIds {
-        /// The file that was looked at.
-        file: PathBuf,
-        /// The user's name, or number.
-        user: String,
-    },
     /// The tools that map subordinate ids are missing.
     #[error("{0} is not in $PATH or /usr/bin: install it (package uidmap or shadow-utils), or run as root")]
     NoTool(&'static str),
@@ -68,6 +57,15 @@ pub(super) fn is_initial() -> bool {
     std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
+/// Whether there is but one user here, root: the user namespace of a user without subordinate ids. Owners can't be kept
+/// then.
+pub fn has_single_id() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
+        let mut fields = map.split_whitespace();
+        fields.next() == Some("0") && fields.nth(1) == Some("1") && fields.next().is_none()
+    })
+}
+
 /// A run of ids on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Range {
@@ -95,15 +93,9 @@ fn again() -> Result<Message, Error> {
     let uid = rustix::process::getuid().as_raw();
     let gid = rustix::process::getgid().as_raw();
     let name = nix::unistd::User::from_uid(uid.into()).ok().flatten().map_or(uid.to_string(), |user| user.name);
-    let maps = [("newuidmap", "/etc/subuid", uid), ("newgidmap", "/etc/subgid", gid)].map(|(tool, file, own)| {
-        let file = Path::new(file);
-        let text = std::fs::read_to_string(file).unwrap_or_default();
-        let ranges = subordinate(&text, &name, uid);
-        if ranges.is_empty() {
-            return Err(Error::NoSubordinateIds { file: file.to_owned(), user: name.clone() });
-        }
-        Ok((tool, find(tool)?, mapping(own, &ranges)))
-    });
+    let ranges = ["/etc/subuid", "/etc/subgid"]
+        .map(|file| subordinate(&std::fs::read_to_string(file).unwrap_or_default(), &name, uid));
+    let single = ranges.iter().any(Vec::is_empty);
     let pipe = || pipe_with(PipeFlags::CLOEXEC).tried(|| "make a pipe".to_owned());
     let ((ready, ready_end), (go_end, go)) = (pipe()?, pipe()?);
     let args: Vec<OsString> = std::env::args_os().collect();
@@ -113,8 +105,6 @@ fn again() -> Result<Message, Error> {
         .args([INIT, &ready_end.as_raw_fd().to_string(), &go_end.as_raw_fd().to_string()])
         .args(args.iter().skip(1));
     sys::keep_fds(&mut command, vec![ready_end.as_raw_fd(), go_end.as_raw_fd()]);
-    let [uids, gids] = maps;
-    let maps = [uids?, gids?];
     // Blocked before the child is there: its end must not be missed.
     sys::block_signals();
     let child = command.spawn().tried(|| format!("start {} again", executable().display()))?;
@@ -128,17 +118,34 @@ fn again() -> Result<Message, Error> {
             text
         }));
     }
-    for (tool, path, map) in maps {
-        let ran = Command::new(path).arg(child.id().to_string()).args(map).output();
-        let ran = ran.tried(|| format!("run {tool}"))?;
-        if !ran.status.success() {
-            let text = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
-            return Err(Error::Map { tool, user: name, text });
+    if single {
+        map_own_id(child.id(), uid, gid)?;
+    } else {
+        let [uids, gids] = &ranges;
+        for (tool, own, ranges) in [("newuidmap", uid, uids), ("newgidmap", gid, gids)] {
+            let ran = Command::new(find(tool)?).arg(child.id().to_string()).args(mapping(own, ranges)).output();
+            let ran = ran.tried(|| format!("run {tool}"))?;
+            if !ran.status.success() {
+                let text = String::from_utf8_lossy(&ran.stderr).trim().to_owned();
+                return Err(Error::Map { tool, user: name, text });
+            }
         }
     }
     File::from(go).write_all(b"g").tried(|| "start the command in the user namespace".to_owned())?;
     let pid = i32::try_from(child.id()).map_err(|_| Error::Setup("a process id is too large".to_owned()))?;
     Ok(reap::wait(pid, Quit::Forward))
+}
+
+/// Makes the user root of a namespace that has no other id, which needs nobody's permission (user_namespaces(7)).
+fn map_own_id(child: u32, uid: u32, gid: u32) -> Result<(), Error> {
+    let process = Path::new("/proc").join(child.to_string());
+    let lines =
+        [("setgroups", "deny".to_owned()), ("gid_map", format!("0 {gid} 1")), ("uid_map", format!("0 {uid} 1"))];
+    for (file, line) in lines {
+        let path = process.join(file);
+        std::fs::write(&path, line).tried(|| format!("write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// The hidden entry: in a user namespace of its own, waits for its ids and becomes the real command line.
@@ -183,7 +190,10 @@ fn enter() -> super::fault::Result<()> {
 
 fn become_command(args: &[OsString]) -> Fault {
     let root = || -> super::fault::Result<()> {
-        nix::unistd::setgroups(&[]).tried(|| "drop the supplementary groups".to_owned())?;
+        // With one id the groups stay, and are nobody's in the namespace.
+        if !has_single_id() {
+            nix::unistd::setgroups(&[]).tried(|| "drop the supplementary groups".to_owned())?;
+        }
         nix::unistd::setresgid(0.into(), 0.into(), 0.into()).tried(|| "become group 0".to_owned())?;
         nix::unistd::setresuid(0.into(), 0.into(), 0.into()).tried(|| "become user 0".to_owned())?;
         // A change of user clears this, so it comes after.

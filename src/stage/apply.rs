@@ -42,10 +42,22 @@ pub enum Step {
         /// Whether a file that is there already is left as it is.
         keep: bool,
     },
+    /// Makes a symbolic link.
+    Symlink {
+        /// Where.
+        path: String,
+        /// What it says.
+        target: String,
+    },
     /// Removes what a pattern matches.
     Remove {
         /// The pattern.
         pattern: String,
+    },
+    /// Removes these very paths, with all that directories hold.
+    RemovePaths {
+        /// The paths.
+        paths: Vec<String>,
     },
     /// Sets variables of an os-release file (os-release(5)), if the tree has it.
     OsRelease {
@@ -62,6 +74,47 @@ pub enum Step {
         /// Variables.
         env: Vec<(String, String)>,
     },
+    /// Makes a directory and the missing ones above it.
+    Directory {
+        /// Where.
+        path: String,
+        /// The mode of those that are made.
+        mode: u32,
+    },
+    /// Copies one file of the sandbox and gives it a mode.
+    Place {
+        /// Where it is in the sandbox.
+        from: PathBuf,
+        /// Where it goes.
+        to: String,
+        /// Its mode.
+        mode: u32,
+        /// Its modification time.
+        epoch: i64,
+    },
+    /// Sets the mode of a file.
+    Mode {
+        /// The file.
+        path: String,
+        /// The mode.
+        mode: u32,
+    },
+    /// Adds text to the end of a file, which is made if it is not there.
+    Append {
+        /// Where.
+        path: String,
+        /// The text.
+        text: String,
+        /// The mode of a file that is made.
+        mode: u32,
+    },
+    /// Runs a program of the sandbox, by its path there; what it prints on standard output goes to a file of the sandbox.
+    RunTo {
+        /// The program and its arguments.
+        argv: Vec<String>,
+        /// The file.
+        stdout: PathBuf,
+    },
     /// Generates the locales that `/etc/locale.gen` names, in the tree, if it names any.
     LocaleGen,
 }
@@ -75,13 +128,27 @@ pub fn apply(cx: &mut Context<'_>, mut spec: Spec, steps: &[Step]) -> Result<(),
     spec.argv = vec![format!("{BIN}/{APPLY}")];
     let mut said = Vec::new();
     let exit = spec.run(Input::Bytes(&request), Output::Merged(&mut said), cx.cancel)?;
-    let text = String::from_utf8_lossy(&said).into_owned();
+    let text = without_pins(&String::from_utf8_lossy(&said));
     cx.note(text.trim_end());
     if exit.success() {
         return Ok(());
     }
     // The last line is the step's own account of what failed.
     Err(StageError::Other(text.lines().last().unwrap_or("a step failed without a word").to_owned()))
+}
+
+/// A text without the PINs of PKCS#11 URIs (RFC 7512) in it: tools print the commands that they run.
+fn without_pins(text: &str) -> String {
+    const PIN: &str = "pin-value=";
+    let mut parts = text.split(PIN);
+    let mut result = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let end = part.find(|c: char| c.is_whitespace() || ";&'\"`,".contains(c)).unwrap_or(part.len());
+        result.push_str(PIN);
+        result.push_str("***");
+        result.push_str(part.get(end..).unwrap_or_default());
+    }
+    result
 }
 
 /// Runs the steps on standard input: what `mkosi-apply` does in the sandbox.
@@ -117,9 +184,27 @@ fn run_step(root: &Root, step: &Step) -> Result<(), String> {
             }
             root.write_file(path, contents, *mode).map_err(words)
         }
+        Step::Symlink { path, target } => root.symlink(target, path).map_err(words),
         Step::Remove { pattern } => root.remove(pattern).map(drop).map_err(words),
+        Step::RemovePaths { paths } => paths.iter().try_for_each(|path| root.remove_path(path)).map_err(words),
         Step::OsRelease { fields } => os_release(root, fields),
         Step::Run { argv, accept, env } => run_program(root, argv, accept, env),
+        Step::Directory { path, mode } => root.create_dir_all(path, *mode).map(drop).map_err(words),
+        Step::Place { from, to, mode, epoch } => {
+            let options = CopyOptions { owner: Ownership::Root, epoch: Some(*epoch), ..CopyOptions::default() };
+            root.copy_tree(from, to, &options).and_then(|()| root.set_mode(to, *mode)).map_err(words)
+        }
+        Step::Mode { path, mode } => root.set_mode(path, *mode).map_err(words),
+        Step::Append { path, text, mode } => {
+            let mut contents = match root.read_file(path) {
+                Ok(contents) => contents,
+                Err(error) if error.is_not_found() => Vec::new(),
+                Err(error) => return Err(words(error)),
+            };
+            contents.extend(text.as_bytes());
+            root.write_file(path, &contents, *mode).map_err(words)
+        }
+        Step::RunTo { argv, stdout } => run_to(argv, stdout),
         Step::LocaleGen => locale_gen(root),
     }
 }
@@ -184,6 +269,18 @@ fn run_program(root: &Root, argv: &[String], accept: &[i32], env: &[(String, Str
     }
 }
 
+fn run_to(argv: &[String], stdout: &Path) -> Result<(), String> {
+    let Some((program, arguments)) = argv.split_first() else { return Ok(()) };
+    println!("running {}", argv.join(" "));
+    let file = std::fs::File::create(stdout).map_err(|error| format!("can't make {}: {error}", stdout.display()))?;
+    let status = Command::new(program)
+        .args(arguments)
+        .stdout(file)
+        .status()
+        .map_err(|error| format!("can't start {program}: {error}"))?;
+    if status.success() { Ok(()) } else { Err(format!("`{}` failed: {status}", argv.join(" "))) }
+}
+
 fn locale_gen(root: &Root) -> Result<(), String> {
     let wanted = match root.read_file("etc/locale.gen") {
         Ok(text) => String::from_utf8_lossy(&text).lines().any(|line| {
@@ -206,12 +303,22 @@ fn locale_gen(root: &Root) -> Result<(), String> {
 
 /// Becomes the program of this name if it is one that our executable has within sandboxes; else returns.
 pub fn multi_call(name: &str) -> Option<ExitCode> {
-    (Path::new(name).file_name()? == APPLY).then(main)
+    if Path::new(name).file_name()? == APPLY { Some(main()) } else { super::disk::multi_call(name) }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pins_are_not_told() {
+        assert_eq!(
+            without_pins("a pkcs11:object=x;pin-value=1234;type=key b"),
+            "a pkcs11:object=x;pin-value=***;type=key b"
+        );
+        assert_eq!(without_pins("pin-value=12 pin-value=34"), "pin-value=*** pin-value=***");
+        assert_eq!(without_pins("plain"), "plain");
+    }
 
     #[test]
     fn os_release_fields_are_replaced_or_added() {

@@ -1,8 +1,11 @@
-//! What makes an installed tree an image of its own: os-release, users, volatile files, locales, presets, module
-//! dependencies, first-boot settings.
+//! What makes an installed tree an image of its own: os-release, users, volatile files, locales, presets,
+//! first-boot settings.
 
 use super::apply::{Step, apply};
+use super::context::BUILDROOT;
 use super::{Context, Outputs, StageError};
+use crate::boot::kernels::misplaced;
+use crate::boot::look::Look;
 use crate::config::Value;
 
 /// Runs the steps, all in one sandbox.
@@ -11,13 +14,16 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let mut spec = cx.spec(&[]);
     spec.mounts.push(cx.tree_mount(&tree));
     let mut steps = Vec::new();
+    kernels(cx, &mut steps);
     autologin(cx, &mut steps);
     os_release(cx, &mut steps);
+    initrd(cx, &mut steps);
+    ssh(cx, &mut steps);
+    mount_points(cx, &mut steps);
     if cx.merged().lookup(b"usr/lib/systemd").is_some() {
         systemd(cx, &mut steps);
     }
     steps.push(Step::LocaleGen);
-    modules(cx, &mut steps);
     first_boot(cx, &mut steps);
     apply(cx, spec, &steps)?;
     cx.close_tree(tree)
@@ -29,6 +35,14 @@ fn write(path: impl Into<String>, contents: &str, mode: u32) -> Step {
 
 fn program(argv: &[&str]) -> Step {
     Step::Run { argv: argv.iter().map(|word| (*word).to_owned()).collect(), accept: Vec::new(), env: Vec::new() }
+}
+
+/// Kernels in `/boot` get to their modules, where everything later looks for them.
+fn kernels(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    for (from, to) in misplaced(&Look::new(&cx.merged())) {
+        let from = format!("{BUILDROOT}/{from}").into();
+        steps.push(Step::Place { from, to, mode: 0o644, epoch: cx.epoch() });
+    }
 }
 
 /// Root logs in by itself on the console, the first virtual terminal and the first serial line.
@@ -61,6 +75,87 @@ fn os_release(cx: &Context<'_>, steps: &mut Vec<Step>) {
     }
 }
 
+/// What the kernel starts when the image is its initrd, and what tells systemd that it is one (initrd-release(5)).
+fn initrd(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    if cx.view.test("Format=portable") {
+        return;
+    }
+    let merged = cx.merged();
+    let has = |path: &str| merged.lookup(path.as_bytes()).is_some();
+    let link = |path: &str, target: &str| Step::Symlink { path: path.to_owned(), target: target.to_owned() };
+    if !has("init") && has("usr/lib/systemd/systemd") {
+        steps.push(link("init", "/usr/lib/systemd/systemd"));
+    }
+    if cx.view.bool("MakeInitrd") && !has("etc/initrd-release") {
+        steps.push(link("etc/initrd-release", "/etc/os-release"));
+    }
+}
+
+/// A server for `mkosi ssh`, started for each connection over vsock. Newer versions of systemd make such units when the
+/// machine starts (systemd-ssh-generator(8)).
+fn ssh(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    let merged = cx.merged();
+    let has = |path: &str| merged.lookup(path.as_bytes()).is_some();
+    let wanted = match cx.view.text("Ssh") {
+        Some("always") => true,
+        Some("auto") => {
+            !has("usr/lib/systemd/system-generators/systemd-ssh-generator")
+                && ["usr/sbin/sshd", "usr/bin/sshd"].into_iter().any(has)
+        }
+        _ => false,
+    };
+    if !wanted {
+        return;
+    }
+    steps.push(write("usr/lib/systemd/system/ssh.socket", SSH_SOCKET, 0o644));
+    steps.push(write("usr/lib/systemd/system/ssh@.service", SSH_SERVICE, 0o644));
+    steps.push(write("usr/lib/systemd/system-preset/80-mkosi-ssh.preset", "enable ssh.socket\n", 0o644));
+}
+
+const SSH_SOCKET: &str = "\
+[Unit]
+Description=SSH over vsock for mkosi
+ConditionVirtualization=!container
+Wants=sshd-keygen.target
+
+[Socket]
+ListenStream=vsock::22
+Accept=yes
+
+[Install]
+WantedBy=sockets.target
+";
+
+const SSH_SERVICE: &str = "\
+[Unit]
+Description=SSH connection over vsock for mkosi
+After=sshd-keygen.target
+
+[Service]
+# PAM would look up the name of a peer that has none, and wait for it.
+ExecStart=sshd -i -o UsePAM=no
+StandardInput=socket
+RuntimeDirectory=sshd
+RuntimeDirectoryPreserve=yes
+# The server's status when a client goes.
+SuccessExitStatus=255
+";
+
+/// Files of a portable service that the host's are mounted on.
+fn mount_points(cx: &Context<'_>, steps: &mut Vec<Step>) {
+    if !cx.view.test("Format=portable") {
+        return;
+    }
+    let names = ["passwd", "group", "shadow", "gshadow", "nsswitch.conf", "resolv.conf", "machine-id"];
+    let merged = cx.merged();
+    for path in names.map(|name| format!("etc/{name}")) {
+        if merged.lookup(path.as_bytes()).is_none() {
+            let mode = if path.ends_with("shadow") { 0o600 } else { 0o644 };
+            steps.push(write(path, "", mode));
+        }
+    }
+}
+
 fn systemd(cx: &Context<'_>, steps: &mut Vec<Step>) {
     // Its modification time is the earliest that the clock of the booted image shows.
     steps.push(write("usr/lib/clock-epoch", "", 0o644));
@@ -85,18 +180,6 @@ fn machine_id(cx: &Context<'_>) -> Option<String> {
     match cx.view.get("MachineId") {
         Value::Text(text) if text != "random" => Some(text.replace('-', "")),
         _ => None,
-    }
-}
-
-/// Dependencies of kernel modules, for every kernel in the tree.
-fn modules(cx: &Context<'_>, steps: &mut Vec<Step>) {
-    let merged = cx.merged();
-    let kernels = merged.below(b"usr/lib/modules").iter().filter_map(|entry| {
-        let name = entry.entry.path.strip_prefix(b"usr/lib/modules/")?.strip_suffix(b"/modules.order")?;
-        (!name.contains(&b'/')).then(|| String::from_utf8_lossy(name).into_owned())
-    });
-    for version in kernels {
-        steps.push(program(&["depmod", "--all", "--basedir=/buildroot", &version]));
     }
 }
 

@@ -1,18 +1,23 @@
 //! What a stage is given: a view of the configuration, what it needs, a place to work, and its sandbox.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io::Write;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::apply::APPLY;
-use super::{Outputs, StageError};
+use super::{Outputs, StageError, Tools};
 use crate::config::View;
 use crate::reads::Recording;
-use crate::sandbox::{Cancel, HostRoot, Input, Mount, Output, PATH, Spec, host_root};
+use crate::sandbox::{self, Cancel, HostRoot, Input, Mount, Output, PATH, Spec, host_root};
 use crate::store::{
-    Artifact, Backend, Ingest, Layer, Materialise, MergedTree, Store, WorkDir, lower_dirs, materialise,
+    Artifact, Backend, Entry, Hasher, Ingest, Layer, Materialise, MergedEntry, MergedTree, Store, TreeOptions, WorkDir,
+    copy_tree, lower_dirs, materialise,
 };
+use crate::types::Digest;
 
 /// Where the tree of a stage is seen in its sandbox.
 pub const BUILDROOT: &str = "/buildroot";
@@ -62,6 +67,8 @@ pub struct Tree {
     pub lowers: Vec<Layer>,
     /// Where changes go: the upper directory, or the whole copied tree where overlays can't be mounted.
     pub upper: PathBuf,
+    /// A directory of changes above the layers that is only read: what a stage that failed has left.
+    pub above: Option<PathBuf>,
     /// The overlay's work directory.
     work: PathBuf,
     /// Whether `upper` is a copy of the whole tree.
@@ -84,6 +91,8 @@ pub struct Context<'a> {
     pub layers: Vec<Layer>,
     /// What its sandbox holds.
     pub profile: Profile,
+    /// Where the programs of its sandbox come from.
+    pub tools: &'a Tools,
     /// The store.
     pub store: &'a Store,
     /// A fresh directory of its own on the store's file system; removed afterwards.
@@ -100,18 +109,21 @@ pub struct Context<'a> {
     pub force: bool,
     /// Whether the user gets a shell in the sandbox of a script that fails.
     pub debug_shell: bool,
+    /// The layers of the tree that was opened, if one was: should the stage fail, they tell what its changes are to.
+    pub opened: Cell<Option<Vec<Digest>>>,
 }
 
-/// A specification that holds the host's tools, and the network if that is asked for.
-pub fn host_spec(argv: &[&str], network: bool) -> Spec {
+/// A specification that holds these tools, and the network if that is asked for.
+pub fn host_spec(argv: &[&str], network: bool, tools: &sandbox::Tools) -> Spec {
+    let root = HostRoot { network, names: vec![APPLY.to_owned()], tools: tools.clone(), ..HostRoot::default() };
     let mut spec = Spec {
         argv: argv.iter().map(|word| (*word).to_owned()).collect(),
-        mounts: host_root(&HostRoot { network, names: vec![APPLY.to_owned()], ..HostRoot::default() }),
+        mounts: host_root(&root),
         network,
         ..Spec::default()
     };
     for (name, value) in [
-        ("PATH", PATH),
+        ("PATH", tools.path(PATH).as_str()),
         ("LANG", "C.UTF-8"),
         ("LC_ALL", "C.UTF-8"),
         ("TZ", "UTC"),
@@ -161,12 +173,34 @@ impl Context<'_> {
     /// # Errors
     /// When the directories can't be made or, where overlays can't be mounted, the tree can't be copied.
     pub fn open_tree(&self) -> Result<Tree, StageError> {
+        self.opened.set(Some(self.layers.iter().map(|layer| layer.digest).collect()));
         let (upper, work) = self.work.overlay(Some(&self.merged()))?;
         let copied = matches!(self.store.backend(), Backend::Copy { .. });
         if copied {
             materialise(&self.layers, &upper, &Materialise { break_links: true, ..Materialise::default() })?;
         }
-        Ok(Tree { lowers: self.layers.clone(), upper, work, copied })
+        Ok(Tree { lowers: self.layers.clone(), upper, above: None, work, copied })
+    }
+
+    /// As [`Context::open_tree`], with what a stage that failed has left in its `upper` directory on top.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn open_left(&self, left: PathBuf) -> Result<Tree, StageError> {
+        let meta = left.metadata().map_err(StageError::io("look at", &left))?;
+        let (upper, work) = self.work.overlay(None)?;
+        std::fs::set_permissions(&upper, meta.permissions()).map_err(StageError::io("set the mode of", &upper))?;
+        let copied = matches!(self.store.backend(), Backend::Copy { .. });
+        if copied {
+            // Without overlays it is a whole tree.
+            let options = TreeOptions { owners: true, ..TreeOptions::default() };
+            let entries = Hasher::new(self.store).tree_index(&left, &options)?.entries.into_iter();
+            let place = |entry: &Entry| left.join(OsStr::from_bytes(&entry.path));
+            let tree =
+                MergedTree { entries: entries.map(|entry| MergedEntry { source: place(&entry), entry }).collect() };
+            copy_tree(&tree, &upper, &Materialise { break_links: true, ..Materialise::default() })?;
+        }
+        Ok(Tree { lowers: self.layers.clone(), upper, above: Some(left), work, copied })
     }
 
     /// The mount of a changeable tree at [`BUILDROOT`].
@@ -179,11 +213,9 @@ impl Context<'_> {
                 optional: false,
             };
         }
-        Mount::Overlay {
-            lowers: lower_dirs(&tree.lowers),
-            upper: Some((tree.upper.clone(), tree.work.clone())),
-            target: BUILDROOT.into(),
-        }
+        let mut lowers = lower_dirs(&tree.lowers);
+        lowers.extend(tree.above.clone());
+        Mount::Overlay { lowers, upper: Some((tree.upper.clone(), tree.work.clone())), target: BUILDROOT.into() }
     }
 
     /// A mount of stored layers whose changes are thrown away; `name` is that of its place in the work directory.
@@ -198,6 +230,22 @@ impl Context<'_> {
         }
         let upper = Some((upper, self.scratch(&format!("{name}-overlay"))?));
         Ok(Mount::Overlay { lowers: lower_dirs(layers), upper, target })
+    }
+
+    /// The mount of a directory that a stage which failed has left, if it is there; changes to it are thrown away.
+    ///
+    /// # Errors
+    /// When the directories can't be made.
+    pub fn throwaway_copy(&self, name: &str, left: &Path, target: &str) -> Result<Option<Mount>, StageError> {
+        if !left.is_dir() {
+            return Ok(None);
+        }
+        if matches!(self.store.backend(), Backend::Copy { .. }) {
+            let (source, target) = (left.to_path_buf(), target.into());
+            return Ok(Some(Mount::Bind { source, target, read_only: true, optional: false }));
+        }
+        let upper = Some((self.scratch(&format!("{name}-look"))?, self.scratch(&format!("{name}-overlay"))?));
+        Ok(Some(Mount::Overlay { lowers: vec![left.to_path_buf()], upper, target: target.into() }))
     }
 
     /// Takes the changes to the tree into the store: the outputs of a stage that adds a layer.
@@ -219,9 +267,9 @@ impl Context<'_> {
         Ok(Outputs::from([("tree".to_owned(), Artifact::Tree { layers })]))
     }
 
-    /// A specification that holds the host's tools, and the network if the stage declares it.
+    /// A specification that holds the stage's tools, and the network if the stage declares it.
     pub fn spec(&self, argv: &[&str]) -> Spec {
-        let mut spec = host_spec(argv, self.profile.network);
+        let mut spec = host_spec(argv, self.profile.network, &self.tools.sandbox);
         if let Some(epoch) = self.source_date_epoch() {
             spec.env.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string());
         }

@@ -1,7 +1,7 @@
 //! Packages of Debian and Ubuntu: metadata, resolution, download, and the layers that they are installed in.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
@@ -10,9 +10,12 @@ use super::context::BUILDROOT;
 use super::extra::add_trees;
 use super::{Context, Outputs, Source, StageError, Tree};
 use crate::config::Value;
-use crate::distro::{self, Cx, Distribution, Host, InstallOptions, Package, Repositories, Request, Settings, Target};
+use crate::distro::{
+    self, Cx, Distribution, Host, InstallOptions, Local, Package, Repositories, Request, Resolution, Settings, Target,
+};
+use crate::rootfs::{file_in_archive, is_tar};
 use crate::sandbox::Mount;
-use crate::store::{Artifact, Layer, MergedTree};
+use crate::store::{Artifact, Kind, Layer, MergedTree};
 use crate::types::{Architecture, Digest};
 
 /// Where dpkg keeps what is installed.
@@ -43,10 +46,8 @@ pub fn sync(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
 /// Finds the exact packages of the base, of `Packages=` and of `BuildPackages=`. Where the mirror has them is an
 /// output of its own: the lists are the same whichever mirror they came from.
 pub fn resolve(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
-    let repositories = repositories(cx)?;
     let base_trees = !cx.view.get("BaseTrees").is_empty();
-    let mut packages: Vec<String> = cx.view.texts("Packages").into_iter().map(str::to_owned).collect();
-    packages.extend(cx.view.texts("VolatilePackages").into_iter().map(str::to_owned));
+    let packages: Vec<String> = cx.view.texts("Packages").into_iter().map(str::to_owned).collect();
     let build = if cx.view.get("BuildScripts").is_empty() { Vec::new() } else { cx.view.texts("BuildPackages") };
     let build_packages: Vec<String> = build.into_iter().map(str::to_owned).collect();
     // A base that nothing is added to needs no package manager.
@@ -57,7 +58,33 @@ pub fn resolve(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         packages,
         build_packages,
         recommends: cx.view.bool("WithRecommends"),
+        local: Local::read(&local_packages(cx, &["PackageDirectories"])?).map_err(failure)?,
     };
+    let resolution = solve(cx, &request)?;
+    let lists = [("base", resolution.base), ("packages", resolution.packages), ("build", resolution.build)];
+    resolved(cx, &request.local, lists)
+}
+
+/// Finds the exact packages of `VolatilePackages=` for the tree as it is by then, with what scripts have put into
+/// `$PACKAGEDIR`.
+pub fn resolve_volatile(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let status = cx.merged().lookup(STATUS.as_bytes()).map(|entry| entry.source.clone());
+    let status = status.ok_or_else(no_database)?;
+    let request = Request {
+        base: false,
+        status: Some(std::fs::read_to_string(&status).map_err(StageError::io("read", status))?),
+        packages: cx.view.texts("VolatilePackages").into_iter().map(str::to_owned).collect(),
+        build_packages: Vec::new(),
+        recommends: cx.view.bool("WithRecommends"),
+        local: Local::read(&local_packages(cx, &["PackageDirectories", "VolatilePackageDirectories"])?)
+            .map_err(failure)?,
+    };
+    let resolution = solve(cx, &request)?;
+    resolved(cx, &request.local, [("packages", resolution.packages)])
+}
+
+fn solve(cx: &mut Context<'_>, request: &Request) -> Result<Resolution, StageError> {
+    let repositories = repositories(cx)?;
     let layer = |need: &str| match cx.needs.get(need) {
         Some(Artifact::Tree { layers }) => match layers.first() {
             Some(layer) => cx.store.need_layer(layer).map(|layer| Some(layer.dir)),
@@ -69,41 +96,103 @@ pub fn resolve(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         return Err(StageError::Other("the stage `sync` gave no metadata".to_owned()));
     };
     let cache = layer("sync.cache")?;
-    let resolution = with_tools(cx, |tools| distro::resolve(tools, &repositories, &lists, cache.as_deref(), &request))?;
+    with_tools(cx, |tools| distro::resolve(tools, &repositories, &lists, cache.as_deref(), request))
+}
+
+/// The outputs of a resolution: each list, and where its packages are. Those that lie at hand go into the pool at once.
+fn resolved<const N: usize>(
+    cx: &Context<'_>,
+    local: &Local,
+    lists: [(&str, Vec<Package>); N],
+) -> Result<Outputs, StageError> {
     let mut uris = BTreeMap::new();
     let mut outputs = Outputs::new();
-    for (name, list) in [("base", resolution.base), ("packages", resolution.packages), ("build", resolution.build)] {
-        let list: Vec<Package> = list
-            .into_iter()
-            .map(|mut package| {
-                uris.insert(package.sha256.clone(), std::mem::take(&mut package.uri));
-                package
-            })
-            .collect();
+    for (name, mut list) in lists {
+        for package in &mut list {
+            local.into_pool(package, &cx.store.pool()).map_err(failure)?;
+            uris.insert(package.sha256.clone(), std::mem::take(&mut package.uri));
+        }
         outputs.insert(name.to_owned(), Artifact::Value { value: json!(list) });
     }
     outputs.insert("uris".to_owned(), Artifact::Value { value: json!(uris) });
     Ok(outputs)
 }
 
+/// The package files that lie at hand: those in the directories that the settings name, then what scripts have put into
+/// `$PACKAGEDIR`.
+fn local_packages(cx: &Context<'_>, settings: &[&str]) -> Result<Vec<PathBuf>, StageError> {
+    let is_package = |path: &Path| path.extension().is_some_and(|end| end == "deb" || end == "ddeb");
+    let layers = |digests: &[Digest]| -> Result<Vec<PathBuf>, StageError> {
+        let layers = digests.iter().map(|digest| cx.store.need_layer(digest)).collect::<Result<Vec<_>, _>>()?;
+        let merged = MergedTree::new(&layers);
+        let files = merged.entries.iter().filter(|entry| {
+            matches!(entry.entry.kind, Kind::File { .. })
+                && !entry.entry.path.contains(&b'/')
+                && is_package(&entry.source)
+        });
+        Ok(files.map(|entry| entry.source.clone()).collect())
+    };
+    let mut found = Vec::new();
+    for (_, source) in settings.iter().flat_map(|setting| cx.sources_of(setting)) {
+        match source {
+            Source::Host { path, .. } => {
+                let entries = std::fs::read_dir(path).map_err(StageError::io("list", path))?;
+                let mut paths = entries
+                    .map(|entry| Ok(entry.map_err(StageError::io("list", path))?.path()))
+                    .collect::<Result<Vec<_>, StageError>>()?;
+                paths.retain(|path| is_package(path) && path.is_file());
+                paths.sort();
+                found.extend(paths);
+            }
+            Source::Image(Artifact::Tree { layers: digests }) => found.extend(layers(digests)?),
+            Source::Image(_) => {}
+        }
+    }
+    for (_, artifact) in
+        cx.needs.range("dependency.".to_owned()..).take_while(|(name, _)| name.starts_with("dependency."))
+    {
+        if let Artifact::Tree { layers: digests } = artifact {
+            found.extend(layers(digests)?);
+        }
+    }
+    if let Some(Artifact::Tree { layers: digests }) = super::script::latest(&cx.needs, "packages") {
+        found.extend(layers(digests)?);
+    }
+    Ok(found)
+}
+
 /// Brings the packages of all lists into the pool. The outputs are the lists: what is installed from them depends on
 /// what they name, not on when it was fetched.
 pub fn download(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
-    let uris: BTreeMap<String, String> = match cx.needs.get("resolve.uris") {
+    fetch(cx, "resolve", &["base", "packages", "build"])
+}
+
+/// As [`download`], of `VolatilePackages=`.
+pub fn download_volatile(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    fetch(cx, "resolve-volatile", &["packages"])
+}
+
+fn fetch(cx: &mut Context<'_>, resolver: &'static str, names: &[&str]) -> Result<Outputs, StageError> {
+    let uris: BTreeMap<String, String> = match cx.needs.get(&format!("{resolver}.uris")) {
         Some(Artifact::Value { value }) => serde_json::from_value(value.clone()).map_err(StageError::other)?,
         _ => BTreeMap::new(),
     };
     let mut outputs = Outputs::new();
     let mut wanted: Vec<Package> = Vec::new();
-    for name in ["base", "packages", "build"] {
-        let list = list(cx, &format!("resolve.{name}"))?;
-        outputs.insert(name.to_owned(), Artifact::Value { value: json!(list) });
+    for name in names {
+        let list = list(cx, &format!("{resolver}.{name}"))?;
+        outputs.insert((*name).to_owned(), Artifact::Value { value: json!(list) });
         wanted.extend(list.into_iter().map(|mut package| {
             package.uri = uris.get(&package.sha256).cloned().unwrap_or_default();
             package
         }));
     }
     let pool = cx.store.pool();
+    // No mirror has these: the stage that read them puts them there again.
+    if let Some(lost) = wanted.iter().find(|package| distro::is_local(package) && !distro::is_in_pool(&pool, package)) {
+        let why = format!("the pool no longer has {}: looking for it again", lost.filename);
+        return Err(StageError::Stale { stage: resolver, why });
+    }
     if cx.view.text("CacheOnly") == Some("always") {
         let missing = wanted.iter().filter(|package| !distro::pool_path(&pool, package).exists());
         let missing: Vec<&str> = missing.map(|package| package.filename.as_str()).collect();
@@ -135,7 +224,8 @@ pub fn base(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     if !steps.is_empty() {
         apply(cx, spec, &steps)?;
     }
-    if cx.view.get("BaseTrees").is_empty() {
+    // `Distribution=custom` has no packages.
+    if cx.view.get("BaseTrees").is_empty() && cx.needs.contains_key("download.base") {
         install(cx, &tree, "download.base", distro::install_base)?;
     }
     let mut outputs = cx.close_tree(tree)?;
@@ -147,6 +237,13 @@ pub fn base(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
 pub fn packages(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let tree = cx.open_tree()?;
     install(cx, &tree, "download.packages", distro::install)?;
+    cx.close_tree(tree)
+}
+
+/// Installs `VolatilePackages=`, after the build.
+pub fn volatile_packages(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let tree = cx.open_tree()?;
+    install(cx, &tree, "download-volatile.packages", distro::install)?;
     cx.close_tree(tree)
 }
 
@@ -168,14 +265,15 @@ pub fn remove_packages(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     cx.close_tree(tree)
 }
 
-type Installer = fn(&mut Cx<'_>, Mount, &std::path::Path, &[Package], &InstallOptions) -> Result<(), distro::Error>;
+type Installer = fn(&mut Cx<'_>, Mount, &Path, &[Package], &InstallOptions) -> Result<(), distro::Error>;
 
 fn install(cx: &mut Context<'_>, tree: &Tree, need: &str, installer: Installer) -> Result<(), StageError> {
     let list = list(cx, need)?;
     for package in &list {
         if !distro::pool_path(&cx.store.pool(), package).exists() {
             let why = format!("the pool no longer has {}: fetching it again", package.filename);
-            return Err(StageError::Stale { stage: "download", why });
+            let stage = if need.starts_with("download-volatile") { "download-volatile" } else { "download" };
+            return Err(StageError::Stale { stage, why });
         }
         use_package(cx, package)?;
     }
@@ -236,12 +334,28 @@ pub(super) fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError>
         debug: false,
         proxy: text("ProxyUrl"),
     };
-    let mut host = Host::read(std::path::Path::new("/"));
+    let mut host = Host::read(Path::new("/"));
+    host.keyrings = distro::KEYRINGS.into_iter().filter(|path| cx.tools.has_file(Path::new(path))).collect();
     if cx.profile.network {
         host = host.with_network_settings();
     }
-    Repositories::new(&target(cx)?, &settings, &host).map_err(failure)
+    let mut repositories = Repositories::new(&target(cx)?, &settings, &host).map_err(failure)?;
+    for tree in &cx.tools.sandbox.trees {
+        for directory in APT_DIRECTORIES {
+            let path = tree.join("etc/apt").join(directory);
+            let Ok(entries) = std::fs::read_dir(&path) else { continue };
+            for entry in entries.flatten().filter(|entry| entry.path().is_file()) {
+                let contents = std::fs::read(entry.path()).map_err(StageError::io("read", entry.path()))?;
+                let name = format!("{directory}/{}", entry.file_name().to_string_lossy());
+                repositories.files.insert(name, contents);
+            }
+        }
+    }
+    Ok(repositories)
 }
+
+/// Directories of apt's configuration whose files a sandbox tree can add to.
+const APT_DIRECTORIES: [&str; 5] = ["apt.conf.d", "auth.conf.d", "preferences.d", "sources.list.d", "trusted.gpg.d"];
 
 /// Variables that say how the network is reached. They change where bytes come from, never which.
 const NETWORK_VARIABLES: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
@@ -255,7 +369,7 @@ fn with_tools<T>(
     let mut tools = Cx {
         cancel: cx.cancel,
         log: cx.log,
-        tools: PathBuf::from("/"),
+        tools: cx.tools.sandbox.clone(),
         parallel: true,
         work: cx.work.path().to_path_buf(),
         network_environment: variables
@@ -320,7 +434,7 @@ fn base_layers(cx: &mut Context<'_>) -> Result<Vec<Digest>, StageError> {
 }
 
 /// A link with a name of its own to a file of the store: an archive is told by its name.
-fn named(cx: &Context<'_>, index: usize, name: &str, file: &std::path::Path) -> Result<std::path::PathBuf, StageError> {
+fn named(cx: &Context<'_>, index: usize, name: &str, file: &Path) -> Result<PathBuf, StageError> {
     let link = cx.scratch(&format!("named-{index}"))?.join(name);
     std::fs::hard_link(file, &link).map_err(StageError::io("link", &link))?;
     Ok(link)
@@ -328,22 +442,37 @@ fn named(cx: &Context<'_>, index: usize, name: &str, file: &std::path::Path) -> 
 
 /// dpkg's status file of the base trees; the topmost that has one counts.
 fn status_of_base(cx: &Context<'_>) -> Result<String, StageError> {
+    let read = |path: &Path| std::fs::read(path).map_err(StageError::io("read", path));
+    let of_archive = |path: &Path| file_in_archive(path, STATUS).map_err(StageError::other);
     for (_, source) in cx.sources_of("BaseTrees").into_iter().rev() {
-        let path = match source {
+        let status = match source {
             Source::Image(Artifact::Tree { layers }) => {
                 let layers = layers.iter().map(|d| cx.store.need_layer(d)).collect::<Result<Vec<_>, _>>()?;
-                MergedTree::new(&layers).lookup(STATUS.as_bytes()).map(|entry| entry.source.clone())
+                let merged = MergedTree::new(&layers);
+                merged.lookup(STATUS.as_bytes()).map(|entry| read(&entry.source)).transpose()?
             }
-            Source::Host { path, .. } => Some(path.join(STATUS)).filter(|path| path.is_file()),
-            Source::Image(_) => None,
+            Source::Image(Artifact::Files { files }) => match files.first_key_value() {
+                Some((name, digest)) if is_tar(Path::new(name)) => of_archive(&cx.store.need_file(digest)?)?,
+                _ => None,
+            },
+            Source::Image(Artifact::Value { .. }) => None,
+            Source::Host { path, .. } if path.is_file() && is_tar(path) => of_archive(path)?,
+            Source::Host { path, .. } => {
+                let path = path.join(STATUS);
+                if path.is_file() { Some(read(&path)?) } else { None }
+            }
         };
-        if let Some(path) = path {
-            return std::fs::read_to_string(&path).map_err(StageError::io("read", path));
+        if let Some(status) = status {
+            return Ok(String::from_utf8_lossy(&status).into_owned());
         }
     }
-    Err(StageError::Other(
-        "none of `BaseTrees=` has a dpkg database, so that no packages can be added to it: \
-         build the base with CleanPackageMetadata=no, or take `Packages=` away"
+    Err(no_database())
+}
+
+fn no_database() -> StageError {
+    StageError::Other(
+        "the tree that packages are to be added to has no dpkg database, so that apt can't tell what is installed: \
+         build the base with CleanPackageMetadata=no, or take `Packages=` and `VolatilePackages=` away"
             .to_owned(),
-    ))
+    )
 }

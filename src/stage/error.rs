@@ -17,6 +17,17 @@ pub enum StageError {
         /// How it ended.
         exit: Exit,
     },
+    /// A program that a stage runs is not there.
+    #[error(
+        "{purpose} needs the program `{program}`, which was not found among the tools: {} on the host, or set \
+         ToolsTree=default; a tools tree of your own has to have it", install(.program)
+    )]
+    NoProgram {
+        /// The program.
+        program: String,
+        /// What it is needed for, in words that begin a sentence.
+        purpose: String,
+    },
     /// The run was cancelled.
     #[error("cancelled")]
     Cancelled,
@@ -92,6 +103,14 @@ impl From<sandbox::Error> for StageError {
             sandbox::Error::Cancelled => Self::Cancelled,
             other => Self::Sandbox(other.to_string()),
         }
+    }
+}
+
+/// How to get a program, on Debian.
+fn install(program: &str) -> String {
+    match super::tools::package_of(program) {
+        Some(package) => format!("install the package `{package}` (Debian's name)"),
+        None => "install it".to_owned(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Build results and `ExtraTrees=` on the image's tree.
+//! Build results and `ExtraTrees=` on the image's tree, and `SandboxTrees=`, which make a tree of their own.
 
 use super::apply::{Step, apply};
 use super::{Context, Outputs, Source, StageError};
@@ -18,6 +18,17 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         steps.push(Step::Copy { from: "/work/dest".into(), to: "/".to_owned(), owners: true, epoch: None });
     }
     add_trees(cx, "ExtraTrees", &mut spec.mounts, &mut steps)?;
+    apply(cx, spec, &steps)?;
+    cx.close_tree(tree)
+}
+
+/// Puts the sandbox trees over each other: a tree of their own, which lies over the tools.
+pub fn sandbox_trees(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let tree = cx.open_tree()?;
+    let mut spec = cx.spec(&[]);
+    spec.mounts.push(cx.tree_mount(&tree));
+    let mut steps = Vec::new();
+    add_trees(cx, "SandboxTrees", &mut spec.mounts, &mut steps)?;
     apply(cx, spec, &steps)?;
     cx.close_tree(tree)
 }
@@ -47,30 +58,30 @@ pub fn add_trees(
         };
         // An archive keeps its name: that is how it is told from a plain file.
         let from = format!("/work/trees/{setting}-{index}/{}", base.unwrap_or_else(|| "tree".to_owned()));
-        match source {
-            Source::Host { path, .. } => mounts.push(Mount::Bind {
-                source: path.clone(),
-                target: from.clone().into(),
-                read_only: true,
-                optional: false,
-            }),
-            Source::Image(Artifact::Tree { layers }) => mounts.push(layers_mount(cx, layers, &from)?),
-            Source::Image(Artifact::Files { files }) => {
-                let Some((_, digest)) = files.first_key_value() else { continue };
-                mounts.push(Mount::Bind {
-                    source: cx.store.need_file(digest)?,
-                    target: from.clone().into(),
-                    read_only: true,
-                    optional: false,
-                });
-            }
-            Source::Image(Artifact::Value { .. }) => continue,
-        }
+        let Some(mount) = source_mount(cx, source, &from)? else { continue };
+        mounts.push(mount);
         // What another image made has its owners; what lies in the project belongs to whoever cloned it.
         let owners = matches!(source, Source::Image(_));
         steps.push(Step::Copy { from: from.into(), to: target, owners, epoch: Some(cx.epoch()) });
     }
     Ok(())
+}
+
+/// A read-only mount of a file input. Nothing for what is no file.
+///
+/// # Errors
+/// When the store lacks what another image made.
+pub fn source_mount(cx: &Context<'_>, source: &Source, target: &str) -> Result<Option<Mount>, StageError> {
+    let bind = |source| Mount::Bind { source, target: target.into(), read_only: true, optional: false };
+    Ok(match source {
+        Source::Host { path, .. } => Some(bind(path.clone())),
+        Source::Image(Artifact::Tree { layers }) => Some(layers_mount(cx, layers, target)?),
+        Source::Image(Artifact::Files { files }) => match files.first_key_value() {
+            Some((_, digest)) => Some(bind(cx.store.need_file(digest)?)),
+            None => None,
+        },
+        Source::Image(Artifact::Value { .. }) => None,
+    })
 }
 
 /// A read-only mount of a tree in the store.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
+use std::path::PathBuf;
 
 use super::{Context, Outputs, StageError};
 use crate::config::View;
@@ -17,17 +18,23 @@ use crate::types::Digest;
 
 /// Writes the tree as a tar archive.
 pub fn tar(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
-    archive(cx, ".tar", |tree, options, out| write_tar(tree, options, out).map(drop))
+    // Beside an image of another format it has a name of its own.
+    let suffix = if cx.view.test("Format=tar") { extension(cx.view) } else { ".tar".to_owned() };
+    archive(cx, &suffix, |tree, options, out| write_tar(tree, options, out).map(drop))
 }
 
 /// Writes the tree as a cpio archive.
 pub fn cpio(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
-    archive(cx, ".cpio", |tree, options, out| write_cpio(tree, options, out).map(drop))
+    archive(cx, &extension(cx.view), |tree, options, out| write_cpio(tree, options, out).map(drop))
 }
 
 type Writer = fn(&MergedTree, &ArchiveOptions, &mut dyn Write) -> crate::output::Result<()>;
 
-fn archive(cx: &mut Context<'_>, suffix: &str, write: Writer) -> Result<Outputs, StageError> {
+/// Writes the stage's tree as a compressed archive to a file in the work directory.
+///
+/// # Errors
+/// When the tree does not fit into the format, or the file can't be written.
+pub fn archive_file(cx: &Context<'_>, write: Writer) -> Result<(PathBuf, Compression), StageError> {
     let compression: Compression =
         cx.view.text("CompressOutput").unwrap_or("none").parse().map_err(StageError::other)?;
     let level = cx.view.get("CompressLevel").as_number().and_then(|level| u32::try_from(level).ok());
@@ -36,17 +43,35 @@ fn archive(cx: &mut Context<'_>, suffix: &str, write: Writer) -> Result<Outputs,
     let mut out = Compressor::new(compression, level, None, BufWriter::with_capacity(1 << 20, file))
         .map_err(StageError::io("compress to", &path))?;
     let options = ArchiveOptions { epoch: cx.view.get("SourceDateEpoch").as_number(), skip_runtime: true };
-    let tree = MergedTree::new(&image_layers(cx.view, cx.layers.clone(), &cx.needs));
+    let mut layers = image_layers(cx.view, cx.layers.clone(), &cx.needs);
+    if let Some(Artifact::Tree { layers: tabs }) = cx.needs.get("partitions.tabs") {
+        for digest in tabs {
+            layers.push(cx.store.need_layer(digest)?);
+        }
+    }
+    let tree = MergedTree::new(&layers);
     write(&tree, &options, &mut out).map_err(StageError::other)?;
     let mut out = out.finish().map_err(StageError::io("compress to", &path))?;
     out.flush().map_err(StageError::io("write", &path))?;
-    drop(out);
+    Ok((path, compression))
+}
+
+fn archive(cx: &mut Context<'_>, suffix: &str, write: Writer) -> Result<Outputs, StageError> {
+    let (path, compression) = archive_file(cx, write)?;
     let digest = cx.store.add_file(&path)?;
     let name = match compression.extension() {
         Some(extension) => format!("{suffix}.{extension}"),
         None => suffix.to_owned(),
     };
     Ok(files([(name, digest)]))
+}
+
+/// What follows the output's name in that of the image: `OutputExtension=` with its dot.
+pub fn extension(view: &View) -> String {
+    match view.text("OutputExtension").unwrap_or_default() {
+        "" => String::new(),
+        extension => format!(".{extension}"),
+    }
 }
 
 /// The layers that an output shows: all of them, or with `Overlay=` those above the base trees.
@@ -113,7 +138,7 @@ pub fn named_files(output: &str, needs: &BTreeMap<String, Artifact>) -> BTreeMap
     }
     let mut named = BTreeMap::new();
     for (need, artifact) in needs {
-        if let (Artifact::Files { files }, true) = (artifact, need.ends_with(".files")) {
+        if let (Artifact::Files { files }, true) = (artifact, need.ends_with(".files") || need.ends_with(".split")) {
             named.extend(files.iter().map(|(name, digest)| (format!("{output}{name}"), *digest)));
         }
     }

@@ -55,10 +55,10 @@ impl Wanted {
             files.insert(name, Content::File { source, digest, mode });
         }
         let format = view.text("Format").unwrap_or_default();
-        let image = files.keys().find(|name| name.starts_with(&format!("{output}.{format}"))).cloned();
+        let image = files.keys().find(|name| is_image(name, &output, view)).cloned();
         // A directory output of the same name stays; the link gives way to it.
         let taken = directory.join(&output).symlink_metadata().is_ok_and(|meta| meta.is_dir());
-        if let Some(target) = image.filter(|_| !taken) {
+        if let Some(target) = image.filter(|image| !taken && *image != output) {
             files.insert(output.clone(), Content::Link { target });
         }
         let name = Encoder::new("mkosi.output", 1).bytes(directory.as_os_str().as_bytes()).str(&output).finish();
@@ -88,6 +88,14 @@ impl Wanted {
     fn recorded(&self) -> Option<PublishedTree> {
         serde_json::from_slice(&std::fs::read(self.state.with_extension("json")).ok()?).ok()
     }
+}
+
+/// Whether a file of the output directory is the image itself, in whatever compression.
+fn is_image(name: &str, output: &str, view: &View) -> bool {
+    let extension = view.text("OutputExtension").unwrap_or_default();
+    let plain = if extension.is_empty() { output.to_owned() } else { format!("{output}.{extension}") };
+    let packed = |rest: &str| rest.is_empty() || [".zst", ".xz", ".gz"].contains(&rest);
+    name.strip_prefix(&plain).is_some_and(packed)
 }
 
 /// Why the output directory has to be brought up to date, in words; nothing if it is. `needs` are a node's, by the
@@ -149,8 +157,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let options = PublishOptions { force: cx.force, ..PublishOptions::default() };
     let outcome = publish(&directory, &wanted.files_state(), &wanted.files, &options).map_err(StageError::other)?;
     // The same image in another compression must not be taken for the new one.
-    let prefix = format!("{output}.{}", cx.view.text("Format").unwrap_or_default());
-    let stale = outcome.stale.iter().map(String::as_str).filter(|name| name.starts_with(&prefix));
+    let stale = outcome.stale.iter().map(String::as_str).filter(|name| is_image(name, &output, cx.view));
     for name in withdraw(&directory, &wanted.files_state(), stale).map_err(StageError::other)? {
         cx.note(&format!("removed {name}, which this image no longer makes"));
     }

@@ -1,5 +1,6 @@
 //! Artifacts as a whole: are the objects there, are they sound, how large are they.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::root::{Use, locked};
@@ -72,19 +73,21 @@ impl Store {
         artifacts.into_iter().map(size).sum()
     }
 
-    /// Forgets the results of a project: the records that its places stand at. What no other project uses goes with
-    /// the next clean-up. Returns how many.
+    /// Forgets the results of a project: the records that its places stand at and no other project's do (a tools tree is
+    /// shared by many). What nobody uses goes with the next clean-up. Returns how many.
     ///
     /// # Errors
     /// When the store can't be read or a record can't be removed.
     pub fn forget_project(&self, project: &str) -> Result<usize, StoreError> {
+        let (own, others): (Vec<_>, Vec<_>) = self.places()?.into_iter().partition(|(slot, _)| slot.project == project);
+        // A project that has moved away counts for as long as its places do.
+        let shared: HashSet<Digest> = others.into_iter().map(|(_, key)| key).collect();
         let mut forgotten = 0;
-        for (slot, key) in self.places()? {
-            if slot.project == project {
-                self.drop_record(&key)?;
-                forgotten += 1;
-            }
+        for (_, key) in own.iter().filter(|(_, key)| !shared.contains(key)) {
+            self.drop_record(key)?;
+            forgotten += 1;
         }
+        self.forget_failed_of(project)?;
         Ok(forgotten)
     }
 

@@ -9,6 +9,7 @@ mod backend;
 mod canon;
 mod copy;
 mod error;
+mod failed;
 mod files;
 mod gc;
 mod host;
@@ -32,8 +33,9 @@ mod work;
 
 pub use artifact::{Artifact, Read, Record, Slot};
 pub use backend::{Backend, probe_overlay};
-pub use copy::{Materialise, copy_tree, diff, materialise};
+pub use copy::{Materialise, copy_tree, diff, materialise, materialise_difference};
 pub use error::StoreError;
+pub use failed::Failed;
 pub use gc::{GcPolicy, GcReport};
 pub use host::{Hasher, TreeOptions};
 pub use index::{Entry, Kind, Meta, TreeIndex, is_below, parent, path_order};

@@ -78,6 +78,37 @@ impl Architecture {
         };
         Self::ALL.iter().copied().find(|a| a.machine() == machine).unwrap_or(Self::X86_64)
     }
+
+    /// The name in the file names of EFI programs (UEFI specification, "Removable Media Boot Behavior"), in lower
+    /// case; nothing where there is no UEFI.
+    pub const fn efi(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Arm => "arm",
+            Self::Arm64 => "aa64",
+            Self::Loongarch64 => "loongarch64",
+            Self::Riscv32 => "riscv32",
+            Self::Riscv64 => "riscv64",
+            Self::X86 => "ia32",
+            Self::X86_64 => "x64",
+            _ => return None,
+        })
+    }
+
+    /// GRUB's name for it, as in `x86_64-efi`; nothing where GRUB is not used.
+    pub const fn grub(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Arm => "arm",
+            Self::Arm64 => "arm64",
+            Self::X86 => "i386",
+            Self::X86_64 => "x86_64",
+            _ => return None,
+        })
+    }
+
+    /// Whether it is one of the two that Intel and AMD make.
+    pub const fn is_x86(self) -> bool {
+        matches!(self, Self::X86 | Self::X86_64)
+    }
 }
 
 impl fmt::Display for Architecture {

@@ -14,14 +14,22 @@ struct User {
 }
 
 impl User {
-    fn new(ids: &str) -> Self {
-        let name = format!("mke2e{}", std::process::id());
+    /// One with these subordinate ids, or with none.
+    fn new(tag: &str, ids: Option<&str>) -> Self {
+        let name = format!("mke{tag}{}", std::process::id());
         tool(Command::new("useradd").args(["--no-create-home", "--shell", "/bin/sh", &name]));
         let user = Self { name, dir: tempfile::tempdir().unwrap() };
         std::fs::set_permissions(user.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::copy(MKOSI, user.program()).unwrap();
         // Some distributions give ids by themselves, others don't: these are added.
-        tool(Command::new("usermod").args(["--add-subuids", ids, "--add-subgids", ids, &user.name]));
+        for file in ["/etc/subuid", "/etc/subgid"] {
+            let text = std::fs::read_to_string(file).unwrap_or_default();
+            let others = text.lines().filter(|line| !line.starts_with(&format!("{}:", user.name)));
+            std::fs::write(file, others.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
+        }
+        if let Some(ids) = ids {
+            tool(Command::new("usermod").args(["--add-subuids", ids, "--add-subgids", ids, &user.name]));
+        }
         user
     }
 
@@ -54,7 +62,7 @@ impl Drop for User {
 
 #[test]
 fn a_user_builds_the_same_as_root() {
-    let user = User::new("720000-785535");
+    let user = User::new("s", Some("720000-785535"));
     let cache = user.dir.path().join("cache");
     fill(&cache);
     let project = Project::within(user.dir.path(), &cache);
@@ -83,4 +91,50 @@ fn a_user_builds_the_same_as_root() {
     let built = user.run(&project, &[]);
     assert!(built.success, "{}", built.text);
     assert_eq!(project.read("mkosi.output/image/usr/share/greeting"), "hello\n");
+}
+
+/// The members of an archive: mode, name and target, and the owner where `owners` are wanted.
+fn members(archive: &std::path::Path, owners: bool) -> Vec<String> {
+    let text = tool(Command::new("tar").args(["--numeric-owner", "-tvf"]).arg(archive));
+    let line = |line: &str| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let owner = if owners { fields[1] } else { "" };
+        // A directory's size is no matter, and the day of a file is the same or the archive is another.
+        format!("{} {owner} {}", fields[0], fields[2..].join(" "))
+    };
+    text.lines().map(line).collect()
+}
+
+#[test]
+fn a_user_without_subordinate_ids_builds_the_same_but_for_owners() {
+    let user = User::new("p", None);
+    let cache = user.dir.path().join("cache");
+    fill(&cache);
+    let project = Project::within(user.dir.path(), &cache);
+    project.fill();
+    user.own();
+    let built = user.run(&project, &[]);
+    assert!(built.success, "{}", built.text);
+    assert!(built.text.contains("no subordinate ids"), "{}", built.text);
+    // Metadata and packages are the same, trees are not: a store that both use mixes nothing up.
+    let graph = user.run(&project, &["graph", "--format=json"]);
+    let keys = Graph(serde_json::from_str(&graph.stdout).unwrap()).keys();
+    for (name, key) in &reference().keys {
+        let same = ["sync", "resolve", "download"].iter().any(|stage| name.contains(&format!("\"{stage}\"")));
+        assert_eq!(keys.get(name) == Some(key), same, "{name}");
+    }
+    let theirs = user.dir.path().join("root.tar.zst");
+    std::fs::write(&theirs, &reference().tar).unwrap();
+    let ours = project.output("image.tar.zst");
+    let (plain, root) = (members(&ours, false), members(&theirs, false));
+    let differing: Vec<_> = plain.iter().filter(|line| !root.contains(line)).collect();
+    assert!(plain.len() == root.len() && differing.is_empty(), "{differing:?}");
+    assert!(members(&ours, true).iter().all(|line| line.contains(" 0/0 ")));
+    // What the documentation lists, and nothing else.
+    let others: Vec<String> = members(&theirs, true).into_iter().filter(|line| !line.contains(" 0/0 ")).collect();
+    let listed = ["/mail/", "/dbus-daemon-launch-helper", "/unix_chkpwd", "/systemd/network/", "/log/"];
+    let unlisted: Vec<_> = others.iter().filter(|line| !listed.iter().any(|name| line.contains(name))).collect();
+    assert!(!others.is_empty() && unlisted.is_empty(), "{unlisted:?}");
+    let again = user.run(&project, &[]);
+    assert!(again.success && again.stages.is_empty(), "{}", again.text);
 }

@@ -4,111 +4,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use mkosi::config::table::{self, Item, Kind, SETTINGS};
 use mkosi::config::{Image, Origin, Sourced, Value};
-use mkosi::plan::{Declarations, unclaimed, unsupported};
+use mkosi::plan::{Declarations, WITHOUT_STAGE, unclaimed, unsupported};
 
 use super::support::declarations;
 
 /// Settings that can change an output and that no stage knows yet, by what they belong to. A setting leaves the list
 /// with the stage that claims it.
 const NOT_YET: &[(&str, &[&str])] = &[
-    (
-        "disk images",
-        &[
-            "ElTorito",
-            "ElToritoPublisher",
-            "ElToritoSystem",
-            "ElToritoVolume",
-            "OutputExtension",
-            "OutputSize",
-            "Passphrase",
-            "RepartDirectories",
-            "RepartOffline",
-            "SectorSize",
-            "Seed",
-            "SplitArtifacts",
-        ],
-    ),
     ("OCI images", &["OciAnnotations", "OciLabels"]),
-    (
-        "booting",
-        &[
-            "BiosBootloader",
-            "Bootable",
-            "Bootloader",
-            "Devicetrees",
-            "KernelCommandLine",
-            "ShimBootloader",
-            "Splash",
-            "UnifiedKernelImageFormat",
-            "UnifiedKernelImageProfiles",
-            "UnifiedKernelImages",
-        ],
-    ),
-    (
-        "kernel modules and firmware",
-        &[
-            "FirmwareExclude",
-            "FirmwareFiles",
-            "KernelInitrdModules",
-            "KernelModules",
-            "KernelModulesExclude",
-            "KernelModulesIncludeHost",
-            "KernelModulesInitrd",
-            "KernelModulesInitrdExclude",
-            "KernelModulesInitrdIncludeHost",
-        ],
-    ),
-    (
-        "initrds",
-        &["InitrdPackages", "InitrdProfiles", "InitrdVolatilePackages", "Initrds", "MakeInitrd", "MicrocodeHost"],
-    ),
-    (
-        "signatures and verity",
-        &[
-            "Key",
-            "OpenPGPTool",
-            "SecureBoot",
-            "SecureBootAutoEnroll",
-            "SecureBootCertificate",
-            "SecureBootCertificateSource",
-            "SecureBootKey",
-            "SecureBootKeySource",
-            "SecureBootSignTool",
-            "Sign",
-            "SignExpectedPcr",
-            "SignExpectedPcrCertificate",
-            "SignExpectedPcrCertificateSource",
-            "SignExpectedPcrKey",
-            "SignExpectedPcrKeySource",
-            "Verity",
-            "VerityCertificate",
-            "VerityCertificateSource",
-            "VerityKey",
-            "VerityKeySource",
-        ],
-    ),
-    ("package directories", &["VolatilePackageDirectories"]),
-    ("other distributions", &["RepositoryKeyFetch"]),
-    ("scripts around the build", &["ConfigureScripts"]),
-    ("SSH and SELinux", &["SELinuxRelabel", "Ssh"]),
+    ("signatures", &["Key", "OpenPGPTool", "Sign"]),
+    ("SELinux", &["SELinuxRelabel"]),
     ("foreign user ids", &["ForeignUIDRange"]),
-    (
-        "the tools tree and what tools see",
-        &[
-            "ExtraSearchPaths",
-            "SandboxTrees",
-            "ToolsTree",
-            "ToolsTreeCertificates",
-            "ToolsTreeDistribution",
-            "ToolsTreeMirror",
-            "ToolsTreePackageDirectories",
-            "ToolsTreePackages",
-            "ToolsTreeProfiles",
-            "ToolsTreeRelease",
-            "ToolsTreeRepositories",
-            "ToolsTreeSandboxTrees",
-        ],
-    ),
 ];
 
 /// Settings that change no output although a stage's key has them, and why.
@@ -141,7 +47,13 @@ fn every_setting_has_a_place() {
         // A second spelling of another setting has no value of its own.
         let target = table::find(setting.stores).unwrap();
         let placed = [!target.affects_output, claimed.contains(target.name), listed.contains(target.name)];
-        assert!(placed.contains(&true) || target.name == "Dependencies", "{} has no place", setting.name);
+        let without_stage = WITHOUT_STAGE.iter().any(|(name, _)| *name == target.name);
+        assert!(
+            placed.contains(&true) || without_stage || target.scope == table::Scope::Tools,
+            "{} has no place",
+            setting.name
+        );
+        assert!(!(without_stage && claimed.contains(target.name)), "{} needs a stage after all", setting.name);
     }
 }
 
@@ -168,7 +80,7 @@ fn choices(kind: Kind) -> Option<Vec<&'static str>> {
     match kind {
         Kind::Bool => Some(vec!["true", "false"]),
         Kind::Feature => Some(vec!["auto", "enabled", "disabled"]),
-        Kind::Enum(choices) => Some(choices.names.to_vec()),
+        Kind::Enum(choices) | Kind::Artifacts(choices) => Some(choices.names.to_vec()),
         Kind::List { item: Item::Choice(_), .. } => Some(Vec::new()),
         _ => None,
     }

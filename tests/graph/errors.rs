@@ -46,7 +46,7 @@ fn an_output_of_another_image_is_an_edge() {
     assert!(!node.inputs.contains_key("file/BaseTrees/00"), "what lies there now is not what counts");
     // The tree of `base` is that of its topmost stage which changes something.
     let need = edges(&plan, "app", "base").into_iter().find(|edge| edge.0 == "file/BaseTrees/00").unwrap();
-    assert_eq!((need.1.as_str(), need.2.as_str()), ("base/remove", "tree"));
+    assert_eq!((need.1.as_str(), need.2.as_str()), ("base/kernel", "tree"));
     // Asking for the one image brings the other along.
     let goals = ["app".to_owned()];
     let plan = compile(&declarations(), &project.images(), &goals, &project.digests()).unwrap();
@@ -88,7 +88,7 @@ fn the_longest_output_name_counts() {
     for _ in 0..2 {
         let plan = project.compile(&images);
         let need = edges(&plan, "app", "base").into_iter().find(|edge| edge.0 == "file/BaseTrees/00").unwrap();
-        assert_eq!(need.1, "base.v2/remove");
+        assert_eq!(need.1, "base.v2/kernel");
         images.reverse();
     }
 }
@@ -99,7 +99,7 @@ fn an_output_that_no_stage_makes_is_an_error() {
     let project = Project::new(&[
         ("mkosi.conf", "[Output]\nFormat=none\nOutputDirectory=out\n"),
         ("mkosi.images/app.conf", "[Output]\nFormat=directory\n[Content]\nExtraTrees=%O/kernel.img\n"),
-        ("mkosi.images/kernel.conf", "[Output]\nFormat=disk\n"),
+        ("mkosi.images/kernel.conf", "[Output]\nFormat=oci\n"),
     ]);
     insta::assert_snapshot!(error(&project, &project.images()));
 }
@@ -131,19 +131,42 @@ fn a_file_that_can_not_be_read_is_named() {
 
 #[test]
 fn needs_fall_through_skipped_stages() {
-    let project = Project::new(&[("mkosi.conf", "[Output]\nFormat=tar\n[Content]\nCleanPackageMetadata=no\n")]);
+    let project =
+        Project::new(&[("mkosi.conf", "[Output]\nFormat=tar\n[Content]\nBootable=no\nCleanPackageMetadata=no\n")]);
     let plan = project.compile(&project.images());
     let tree = |stage: &str| edges(&plan, "main", stage).into_iter().find(|edge| edge.0 == "tree").map(|edge| edge.1);
     assert_eq!(tree("hwdb").as_deref(), Some("main/base"));
     assert_eq!(tree("configure").as_deref(), Some("main/hwdb"));
-    assert_eq!(tree("tar").as_deref(), Some("main/configure"));
+    assert_eq!(tree("tar").as_deref(), Some("main/modules"));
     // The build overlay stands on the image without the hardware database.
     let rich = rich();
     let plan = rich.compile(&rich.images());
     let need = |stage: &str, input: &str| edges(&plan, "main", stage).into_iter().find(|edge| edge.0 == input);
     assert_eq!(need("build", "tree").unwrap().1, "main/prepare-build");
-    assert_eq!(need("extra", "tree").unwrap().1, "main/hwdb");
+    assert_eq!(need("volatile-packages", "tree").unwrap().1, "main/hwdb");
+    assert_eq!(need("extra", "tree").unwrap().1, "main/volatile-packages");
     assert_eq!(need("extra", "need/build.dest").unwrap().1, "main/build");
+}
+
+#[test]
+fn packages_of_other_images_are_needed_where_volatile_packages_are() {
+    let image = |rest: &str| format!("[Output]\nFormat=directory\n{rest}");
+    let project = Project::new(&[
+        ("mkosi.conf", "[Output]\nFormat=none\nOutputDirectory=out\n[Distribution]\nDistribution=debian\n"),
+        ("mkosi.images/a.conf", &image("[Config]\nDependencies=z\n[Content]\nVolatilePackages=own\n")),
+        ("mkosi.images/b.conf", &image("[Config]\nDependencies=z\n")),
+        ("mkosi.images/z/mkosi.conf", &image("")),
+        ("mkosi.images/z/mkosi.build", ""),
+        ("mkosi.images/z/mkosi.prepare", ""),
+    ]);
+    let plan = project.compile(&project.images());
+    let need = |image: &str| {
+        let found = edges(&plan, image, "resolve-volatile").into_iter();
+        found.filter(|edge| edge.0.starts_with("need/dependency.")).collect::<Vec<_>>()
+    };
+    let edge = need("a").pop().unwrap();
+    assert_eq!((edge.0.as_str(), edge.1.as_str()), ("need/dependency.z", "z/build"));
+    assert!(need("b").is_empty());
 }
 
 #[test]
@@ -169,16 +192,16 @@ fn a_custom_distribution_needs_no_packages() {
 
 #[test]
 fn a_format_that_can_not_be_made_is_refused_with_its_line() {
-    let project = Project::new(&[("mkosi.conf", "[Distribution]\nDistribution=debian\n\n[Output]\nFormat=disk\n")]);
+    let project = Project::new(&[("mkosi.conf", "[Distribution]\nDistribution=debian\n\n[Output]\nFormat=oci\n")]);
     let error = check(&project.image(), &declarations()).unwrap_err().to_string();
-    assert!(error.contains("Format=disk") && error.contains("mkosi.conf:5"), "{error}");
+    assert!(error.contains("Format=oci") && error.contains("mkosi.conf:5"), "{error}");
 }
 
 #[test]
 fn a_setting_without_effect_is_told_with_its_line() {
-    let project = Project::new(&[("mkosi.conf", "[Output]\nFormat=tar\n[Validation]\nVerity=hash\n")]);
+    let project = Project::new(&[("mkosi.conf", "[Output]\nFormat=tar\n[Content]\nSELinuxRelabel=yes\n")]);
     let told = unsupported(&project.image(), &declarations());
     assert_eq!(told.len(), 1, "{told:?}");
-    assert_eq!(told[0].0, "Verity");
+    assert_eq!(told[0].0, "SELinuxRelabel");
     assert!(told[0].1.to_string().ends_with("mkosi.conf:4"), "{}", told[0].1);
 }

@@ -7,11 +7,13 @@ use std::path::PathBuf;
 
 use mkosi::config::table::{Item, Kind, SETTINGS, Setting};
 use mkosi::config::{Image, Value};
-use mkosi::plan::{Declarations, Plan, StageDecl, compile};
+use mkosi::plan::{Declarations, Plan, Programs, StageDecl, ToolsTree, compile};
 use mkosi::types::Digest;
 use rayon::prelude::*;
 
-use super::support::{Fake, Project, declarations, edges, keys_by_stage, rich, with};
+use super::support::{
+    Fake, OTHER_FORMATS, Project, declarations, edges, keys_by_stage, rich, rich_of, tools_image, with,
+};
 
 /// A path that nothing else names.
 const ELSEWHERE: &str = "/elsewhere/flip";
@@ -105,7 +107,26 @@ struct Case {
 
 impl Case {
     fn new() -> Self {
-        let project = rich();
+        Self::of(rich())
+    }
+
+    /// One of each kind of format.
+    fn kinds() -> [Self; 5] {
+        ["tar", "cpio", "disk", "esp", "sysext"].map(|format| Self::of(rich_of(format)))
+    }
+
+    /// The settings that a stage names which only images of other formats than the archive's have.
+    fn own_settings(&self) -> BTreeSet<&str> {
+        let has = |stage: &str| self.plan.graph[self.plan.nodes["main"][stage]].skipped.is_none();
+        let own = self.declarations.iter().filter(|(stage, _)| OTHER_FORMATS.contains(stage) && has(stage));
+        own.flat_map(|(_, decl)| {
+            let conditions = decl.parsed.when.iter().chain(&decl.parsed.tests);
+            decl.visible().chain(conditions.flat_map(mkosi::plan::Condition::settings))
+        })
+        .collect()
+    }
+
+    fn of(project: Project) -> Self {
         let image = project.image();
         let plan = project.compile(std::slice::from_ref(&image));
         Self { declarations: declarations(), plan, image, project }
@@ -126,7 +147,9 @@ impl Case {
             let tested = decl.parsed.tests.iter().any(|test| test.holds(&self.image) != test.holds(other));
             let traced = decl.traces(&self.image) != decl.traces(other);
             let noticed = traced || (lists(&decl.settings) && seen) || (lists(&decl.files) && moved) || tested;
-            if before != after || (before && noticed) {
+            let programs = decl.programs() == Programs::Keyed
+                && (ToolsTree::of(&self.image) != ToolsTree::of(other) || (setting == "ExtraSearchPaths" && moved));
+            if before != after || (before && (noticed || programs)) {
                 stages.insert(stage.to_owned());
             }
             let conditions = decl.when.iter().chain(&decl.tests).chain(&decl.sandbox.traced);
@@ -172,17 +195,29 @@ impl Case {
 
 #[test]
 fn the_rich_image_has_every_stage_of_its_format() {
-    let case = Case::new();
     let skipped: Vec<String> =
-        inputs(&case.plan).into_iter().filter(|(_, inputs)| inputs.is_none()).map(|(stage, _)| stage).collect();
-    assert_eq!(skipped, ["cpio"]);
+        inputs(&Case::new().plan).into_iter().filter(|(_, inputs)| inputs.is_none()).map(|(stage, _)| stage).collect();
+    assert_eq!(skipped, OTHER_FORMATS);
 }
 
 #[test]
 fn each_setting_changes_just_the_stages_that_declare_it() {
-    let case = Case::new();
-    let settings: Vec<&Setting> = SETTINGS.iter().copied().filter(|setting| setting.stores == setting.name).collect();
-    let flips: usize = settings
+    let flips: usize = Case::kinds()
+        .iter()
+        .enumerate()
+        .map(|(index, case)| {
+            let own = case.own_settings();
+            assert!(index == 0 || own.len() > 1, "{own:?}");
+            each_setting(case, |setting| index == 0 || own.contains(setting))
+        })
+        .sum();
+    assert!(flips > 500, "{flips}");
+}
+
+fn each_setting(case: &Case, wanted: impl Fn(&str) -> bool) -> usize {
+    let settings: Vec<&Setting> =
+        SETTINGS.iter().copied().filter(|setting| setting.stores == setting.name && wanted(setting.name)).collect();
+    settings
         .par_iter()
         .map(|setting| {
             let old = case.image.get(setting.name);
@@ -195,13 +230,14 @@ fn each_setting_changes_just_the_stages_that_declare_it() {
             for value in &values {
                 let image = with(&case.image, setting.name, value.clone());
                 let what = format!("{}={value:?} instead of {old:?}", setting.name);
-                let plan = case.project.compile(std::slice::from_ref(&image));
-                case.check(&what, &case.expected(setting.name, &image), conditional, &plan);
+                let tools = (ToolsTree::of(&image) == ToolsTree::Default).then(tools_image);
+                let edges = conditional || tools.is_some();
+                let plan = case.project.compile(&[image.clone()].into_iter().chain(tools).collect::<Vec<_>>());
+                case.check(&what, &case.expected(setting.name, &image), edges, &plan);
             }
             values.len()
         })
-        .sum();
-    assert!(flips > 300, "{flips}");
+        .sum()
 }
 
 #[test]
@@ -238,7 +274,12 @@ fn stages_with(case: &Case, test: impl Fn(&mkosi::plan::StageDecl) -> bool) -> B
 
 #[test]
 fn each_file_changes_just_the_stages_that_declare_its_setting() {
-    let case = Case::new();
+    for case in Case::kinds() {
+        each_file(&case);
+    }
+}
+
+fn each_file(case: &Case) {
     let settings: BTreeSet<&String> = case.declarations.iter().flat_map(|(_, decl)| &decl.files).collect();
     for setting in &settings {
         let paths = case.image.get(setting).paths();
@@ -246,9 +287,9 @@ fn each_file_changes_just_the_stages_that_declare_its_setting() {
         for path in paths {
             // What is read of these is known when the stage runs.
             let traced = |decl: &StageDecl| *setting == "BuildSources" && decl.traces(&case.image);
-            let own = stages_with(&case, |decl| decl.files.contains(setting) && !traced(decl));
+            let own = stages_with(case, |decl| decl.files.contains(setting) && !traced(decl));
             let name = path.strip_prefix(case.project.root()).unwrap().to_str().unwrap();
-            case.check(name, &own, false, &after(&case, name, false));
+            case.check(name, &own, false, &after(case, name, false));
         }
     }
     assert!(settings.len() >= 8, "{settings:?}");
@@ -256,12 +297,17 @@ fn each_file_changes_just_the_stages_that_declare_its_setting() {
 
 #[test]
 fn each_tool_changes_just_the_stages_that_run_it() {
-    let case = Case::new();
-    let tools: BTreeSet<&String> = case.declarations.iter().flat_map(|(_, decl)| &decl.tools).collect();
+    for case in Case::kinds() {
+        each_tool(&case);
+    }
+}
+
+fn each_tool(case: &Case) {
+    let tools: BTreeSet<&str> = case.declarations.iter().flat_map(|(_, decl)| decl.named_tools()).collect();
     for tool in &tools {
-        let own = stages_with(&case, |decl| decl.tools.contains(tool));
+        let own = stages_with(case, |decl| decl.named_tools().any(|name| name == *tool));
         for missing in [false, true] {
-            case.check(tool, &own, false, &after(&case, tool, missing));
+            case.check(tool, &own, false, &after(case, tool, missing));
         }
     }
     assert!(tools.len() > 5, "{tools:?}");

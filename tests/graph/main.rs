@@ -10,3 +10,4 @@ mod golden;
 mod preview;
 mod property;
 mod support;
+mod tools;

@@ -1,6 +1,7 @@
 //! Projects to compile, made-up digests, and a run whose outputs are named by the keys.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use mkosi::config::{HostFacts, Image, LoadInput, Origin, Sourced, Value, load, table};
@@ -148,34 +149,76 @@ pub fn with(image: &Image, setting: &'static str, value: Value) -> Image {
     image
 }
 
+/// The stages that the rich image has no use for, since its format is another.
+pub const OTHER_FORMATS: &[&str] = &[
+    "addon",
+    "boot-parts",
+    "confext",
+    "cpio",
+    "disk",
+    "esp",
+    "esp-kernel",
+    "extension-release",
+    "partitions",
+    "portable",
+    "sysext",
+    "uki",
+];
+
 /// An image in which every stage but those of the other formats has something to do.
 pub fn rich() -> Project {
-    Project::new(&[
+    rich_of("tar")
+}
+
+/// The same in another format.
+pub fn rich_of(format: &str) -> Project {
+    let project = Project::new(&[
         (
             "mkosi.conf",
             "[Distribution]\nDistribution=debian\nRelease=trixie\nMirror=http://mirror.example/debian\n\
              Repositories=contrib\n\
-             [Output]\nFormat=tar\nManifestFormat=json\nImageId=rich\nImageVersion=1\nCompressOutput=zstd\n\
+             [Output]\nFormat=@\nManifestFormat=json\nImageId=rich\nImageVersion=1\nCompressOutput=zstd\n\
              OutputDirectory=out\n\
              [Content]\nPackages=bash\nVolatilePackages=curl\nBuildPackages=gcc\nBaseTrees=lower\n\
              RemovePackages=perl-base\nRemoveFiles=/usr/share/man\nCleanPackageMetadata=yes\nSourceDateEpoch=1\n\
-             Locale=C.UTF-8\nHostname=rich\nPackageDirectories=debs\n\
-             [Validation]\nChecksum=yes\n\
+             Locale=C.UTF-8\nHostname=rich\nPackageDirectories=debs\nVolatilePackageDirectories=vdebs\n\
+             Initrds=own.initrd\n\
+             [Validation]\nChecksum=yes\nSecureBootKey=boot.key\nSecureBootCertificate=boot.crt\n\
+             SignExpectedPcrKey=pcr.key\nSignExpectedPcrCertificate=pcr.crt\n\
              [Build]\nBuildSources=src\nBuildDirectory=builddir\nEnvironment=A=1\nCacheDirectory=cache\n",
         ),
         ("lower/", ""),
         ("src/", ""),
         ("debs/", ""),
+        ("own.initrd", ""),
+        ("boot.key", ""),
+        ("boot.crt", ""),
+        ("pcr.key", ""),
+        ("pcr.crt", ""),
+        ("vdebs/", ""),
         ("mkosi.env", ""),
+        ("mkosi.crt", ""),
         ("mkosi.sync", ""),
         ("mkosi.postoutput", ""),
+        ("mkosi.sandbox/", ""),
         ("mkosi.skeleton/", ""),
         ("mkosi.extra/", ""),
         ("mkosi.prepare", ""),
         ("mkosi.build", ""),
         ("mkosi.postinst", ""),
         ("mkosi.finalize", ""),
-    ])
+        ("mkosi.nspawn", ""),
+        ("mkosi.repart/", ""),
+        ("mkosi.key", ""),
+        ("mkosi.crt", ""),
+        ("mkosi.passphrase", ""),
+    ]);
+    let path = project.root().join("mkosi.conf");
+    let text = std::fs::read_to_string(&path).unwrap().replace("Format=@", &format!("Format={format}"));
+    std::fs::write(&path, text).unwrap();
+    let secret = std::fs::Permissions::from_mode(0o600);
+    std::fs::set_permissions(project.root().join("mkosi.passphrase"), secret).unwrap();
+    project
 }
 
 /// A base image, two on top of it with an equal base of their own, and one that only differs in what it makes.
@@ -188,4 +231,12 @@ pub fn four() -> Project {
         ("mkosi.images/one.conf", &sub("Packages=bash\n")),
         ("mkosi.images/two.conf", &sub("Packages=bash\nHostname=two\n")),
     ])
+}
+
+/// A default tools tree.
+pub fn tools_image() -> Image {
+    let files = [("mkosi.conf", "[Distribution]\nDistribution=debian\nRelease=bookworm\n[Content]\nPackages=apt\n")];
+    let image = with(&Project::new(&files).image(), "Format", Value::text("directory"));
+    let image = with(&image, "OutputDirectory", Value::Path("/tools".into()));
+    Image { name: "tools".to_owned(), ..image }
 }

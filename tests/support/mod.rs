@@ -6,6 +6,7 @@
 pub mod processes;
 pub mod repository;
 pub mod stores;
+pub mod tools;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;

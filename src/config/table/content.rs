@@ -167,7 +167,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         .help("Kernel modules to leave out, as regular expressions"),
     Setting::new("KernelModules", SECTION, &["--kernel-modules"], TEXTS)
         .meta("GLOB")
-        .help("Kernel modules to keep, or with `!` to leave out"),
+        .help("Kernel modules to keep, or with `-` to leave out"),
     Setting::new("KernelModulesIncludeHost", SECTION, &["--kernel-modules-include-host"], Kind::Bool)
         .help("Keep the kernel modules that the host has loaded"),
     Setting::new("KernelModulesInitrd", SECTION, &["--kernel-modules-initrd"], Kind::Bool)
@@ -182,7 +182,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         .help("Kernel modules to leave out of that initrd, as regular expressions"),
     Setting::new("KernelInitrdModules", SECTION, &["--kernel-initrd-modules"], TEXTS)
         .meta("GLOB")
-        .help("Kernel modules to put in that initrd, or with `!` to leave out"),
+        .help("Kernel modules to put in that initrd, or with `-` to leave out"),
     Setting::new("KernelModulesInitrdIncludeHost", SECTION, &["--kernel-modules-initrd-include-host"], Kind::Bool)
         .help("Put the kernel modules that the host has loaded in that initrd"),
     Setting::new("FirmwareInclude", SECTION, &["--firmware-include"], REGEXES)
@@ -194,7 +194,7 @@ pub(super) const SETTINGS: &[Setting] = &[
         .help("Firmware to leave out, as regular expressions"),
     Setting::new("FirmwareFiles", SECTION, &["--firmware-files"], TEXTS)
         .meta("GLOB")
-        .help("Firmware to keep, or with `!` to leave out"),
+        .help("Firmware to keep, or with `-` to leave out"),
     Setting::new("Locale", SECTION, &["--locale"], Kind::Text).meta("LOCALE").help("The system's locale"),
     Setting::new("LocaleMessages", SECTION, &["--locale-messages"], Kind::Text)
         .meta("LOCALE")

@@ -1,4 +1,4 @@
-//! `[Runtime]`: how an image is run. Nothing here can change an output.
+//! `[Runtime]`: how an image is run. Nothing here but the file that lies beside it can change an output.
 
 use super::super::defaults;
 use super::choices::{CONSOLE, DISK, FIRMWARE, MONITOR, NETWORK};
@@ -11,7 +11,9 @@ const fn setting(name: &'static str, options: &'static [&'static str], kind: Kin
 }
 
 pub(super) const SETTINGS: &[Setting] = &[
-    setting("NSpawnSettings", &["--settings"], Kind::Path(PathRule::EXISTS), "A .nspawn file to put beside the image")
+    Setting::new("NSpawnSettings", SECTION, &["--settings"], Kind::Path(PathRule::EXISTS))
+        .scope(Scope::Main)
+        .help("A .nspawn file to put beside the image")
         .meta("PATH")
         .at(&["nspawn"]),
     setting("Ephemeral", &["--ephemeral"], Kind::Bool, "Run a copy of the image that is removed afterwards"),

@@ -79,7 +79,8 @@ impl Carried {
         if let Some(Artifact::Files { files }) = latest(&cx.needs, "out") {
             restore_files(cx, files, &carried.out)?;
         }
-        for (_, source) in cx.sources_of("PackageDirectories") {
+        let settings = ["PackageDirectories", "VolatilePackageDirectories"];
+        for (_, source) in settings.iter().flat_map(|setting| cx.sources_of(setting)) {
             if let Some(directory) = Context::host_path(source) {
                 copy_packages(directory, &carried.packages)?;
             }

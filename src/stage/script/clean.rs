@@ -6,11 +6,11 @@ use std::io::Write;
 use super::environment::{CONFIG, Facts, Kind, config_json, environment};
 use super::{run, sources};
 use crate::config::{Image, View};
-use crate::sandbox::{Cancel, Input, Mount, Output};
+use crate::sandbox::{Cancel, Input, Mount, Output, Tools};
 use crate::stage::{StageError, context::host_spec};
 
 /// The settings that a clean script knows of.
-const SETTINGS: [&str; 17] = [
+const SETTINGS: [&str; 16] = [
     "Architecture",
     "BuildDirectory",
     "BuildSources",
@@ -18,7 +18,6 @@ const SETTINGS: [&str; 17] = [
     "CleanScripts",
     "Distribution",
     "Environment",
-    "EnvironmentFiles",
     "ImageId",
     "ImageVersion",
     "Output",
@@ -37,17 +36,8 @@ const SETTINGS: [&str; 17] = [
 pub fn clean(image: &Image, log: &mut (dyn Write + Send), cancel: &Cancel) -> Result<(), StageError> {
     let view = View::new("clean-scripts", image, SETTINGS);
     let hidden: Vec<_> = run::WRITTEN.iter().filter_map(|setting| view.path(setting)).collect();
-    let files = view
-        .get("EnvironmentFiles")
-        .paths()
-        .into_iter()
-        .map(|path| {
-            let text = std::fs::read_to_string(path).map_err(StageError::io("read the variables in", path))?;
-            Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), text))
-        })
-        .collect::<Result<Vec<_>, StageError>>()?;
     for script in view.get("CleanScripts").paths() {
-        let mut spec = host_spec(&[Kind::Clean.path()], false);
+        let mut spec = host_spec(&[Kind::Clean.path()], false, &Tools::default());
         spec.mounts.extend(sources::writable(view.get("BuildSources"), &hidden));
         let directory = view.path("OutputDirectory").unwrap_or(&image.project);
         spec.mounts.push(if directory.is_dir() {
@@ -58,7 +48,7 @@ pub fn clean(image: &Image, log: &mut (dyn Write + Send), cancel: &Cancel) -> Re
         spec.mounts.push(bind(script, Kind::Clean.path(), true));
         spec.mounts.push(Mount::File { target: CONFIG.into(), contents: config_json(&view), mode: 0o644 });
         let facts = Facts { view: &view, build_directory: false, cached: false, network: false };
-        spec.env.extend(environment(Kind::Clean, &facts, &files).map_err(StageError::Other)?);
+        spec.env.extend(environment(Kind::Clean, &facts));
         spec.cwd = "/work/src".into();
         let exit = spec.run(Input::Null, Output::Merged(log), cancel)?;
         if !exit.success() {

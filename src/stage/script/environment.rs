@@ -120,16 +120,9 @@ pub struct Facts<'a> {
     pub network: bool,
 }
 
-/// The variables of a kind. What the user sets in `EnvironmentFiles=` (`files`: their texts by name) comes after what
-/// is set here, and `Environment=` after that.
-///
-/// # Errors
-/// A line of a file that sets nothing, in words.
-pub fn environment(
-    kind: Kind,
-    facts: &Facts<'_>,
-    files: &[(String, String)],
-) -> Result<BTreeMap<String, String>, String> {
+/// The variables of a kind. What the user sets in `Environment=`, which those of `EnvironmentFiles=` were added to,
+/// comes after what is set here.
+pub fn environment(kind: Kind, facts: &Facts<'_>) -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
     for (name, kinds) in TABLE {
         if kinds.contains(&kind)
@@ -148,13 +141,18 @@ pub fn environment(
     if facts.network {
         proxy(facts.view, &mut env);
     }
-    for (file, text) in files {
-        env.extend(read_file(file, text)?);
+    env.extend(users(facts.view));
+    env
+}
+
+/// What the user sets in `Environment=`, which the variables of `EnvironmentFiles=` were added to.
+pub fn users(view: &View) -> Vec<(String, String)> {
+    match view.get("Environment") {
+        Value::Map(own) => {
+            own.iter().map(|(name, value)| (name.clone(), value.as_text().unwrap_or_default().to_owned())).collect()
+        }
+        _ => Vec::new(),
     }
-    if let Value::Map(own) = facts.view.get("Environment") {
-        env.extend(own.iter().map(|(name, value)| (name.clone(), value.as_text().unwrap_or_default().to_owned())));
-    }
-    Ok(env)
 }
 
 fn value(kind: Kind, name: &str, facts: &Facts<'_>) -> Option<String> {
@@ -167,7 +165,7 @@ fn value(kind: Kind, name: &str, facts: &Facts<'_>) -> Option<String> {
     match name {
         "ARCHITECTURE" => fixed(architecture().name()),
         "DISTRIBUTION_ARCHITECTURE" => of_distribution(view.text("Distribution")?, architecture()),
-        "EFI_ARCHITECTURE" => efi(architecture()).and_then(fixed),
+        "EFI_ARCHITECTURE" => architecture().efi().and_then(fixed),
         "QEMU_ARCHITECTURE" => qemu(architecture()).and_then(fixed),
         "DISTRIBUTION" => text("Distribution"),
         "RELEASE" => text("Release"),
@@ -206,20 +204,6 @@ fn of_distribution(distribution: &str, architecture: Architecture) -> Option<Str
     (!name.is_empty()).then(|| name.to_owned())
 }
 
-/// The architecture's name in the file names of UEFI (the Boot Manager chapter of its specification).
-const fn efi(architecture: Architecture) -> Option<&'static str> {
-    Some(match architecture {
-        Architecture::Arm => "arm",
-        Architecture::Arm64 => "aa64",
-        Architecture::Loongarch64 => "loongarch64",
-        Architecture::Riscv32 => "riscv32",
-        Architecture::Riscv64 => "riscv64",
-        Architecture::X86 => "ia32",
-        Architecture::X86_64 => "x64",
-        _ => return None,
-    })
-}
-
 /// The architecture's name in `qemu-system-*`.
 const fn qemu(architecture: Architecture) -> Option<&'static str> {
     Some(match architecture {
@@ -255,34 +239,15 @@ fn proxy(view: &View, env: &mut BTreeMap<String, String>) {
     }
 }
 
-/// The variables of a file of `EnvironmentFiles=`: a `NAME=VALUE` on each line, with comments and blank lines between.
-fn read_file(file: &str, text: &str) -> Result<Vec<(String, String)>, String> {
-    let mut found = Vec::new();
-    for (index, line) in text.lines().enumerate() {
-        let line = line.trim();
-        if line.is_empty() || line.starts_with(['#', ';']) {
-            continue;
-        }
-        let (name, value) = match line.split_once('=') {
-            Some((name, value)) if !name.trim().is_empty() => (name.trim(), value.trim()),
-            _ => {
-                return Err(format!(
-                    "{file}:{}: `{line}` sets no variable: write NAME=VALUE (what mkosi itself was given is taken over \
-                     by `Environment=NAME` alone)",
-                    index + 1
-                ));
-            }
-        };
-        let quoted = ['"', '\''].iter().find_map(|mark| value.strip_prefix(*mark)?.strip_suffix(*mark));
-        found.push((name.to_owned(), quoted.unwrap_or(value).to_owned()));
-    }
-    Ok(found)
-}
-
 /// What `$MKOSI_CONFIG` holds: the settings that the stage declares, since those are what its key has. Of a path on
 /// the host it has the last name.
 pub fn config_json(view: &View) -> Vec<u8> {
-    let object: Map<String, Json> = view.iter().map(|(name, value)| (name.to_owned(), to_json(value))).collect();
+    let object: Map<String, Json> = view
+        .iter()
+        // The arguments are no setting.
+        .filter(|(name, _)| name.starts_with(char::is_uppercase))
+        .map(|(name, value)| (name.to_owned(), to_json(value)))
+        .collect();
     format!("{:#}\n", Json::Object(object)).into_bytes()
 }
 
@@ -301,16 +266,6 @@ fn to_json(value: &Value) -> Json {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn files_set_variables_line_by_line() {
-        let text = "# comment\n\nA=1\n B = two words \nC=\"x y\"\nD='\nE==\n";
-        let found = read_file("f", text).unwrap();
-        let found: Vec<String> = found.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(found, ["A=1", "B=two words", "C=x y", "D='", "E=="]);
-        assert!(read_file("mkosi.env", "A=1\nHOME").unwrap_err().starts_with("mkosi.env:2: `HOME`"));
-        assert!(read_file("mkosi.env", "=1").is_err());
-    }
 
     #[test]
     fn every_row_stands_once_and_in_order() {

@@ -4,6 +4,7 @@
 //! Each sees its sources at `$SRCDIR`, and what it changes there is thrown away, but for the two kinds that are there to
 //! change them. `docs/scripts.md` tells what a script can rely on.
 
+mod access;
 mod carried;
 mod clean;
 mod environment;
@@ -12,15 +13,17 @@ mod sources;
 mod wrappers;
 
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 
 use serde_json::json;
 
 pub use carried::latest;
 pub use clean::clean;
 pub use environment::{Kind, TABLE};
+pub use run::variables;
 
-use super::{Context, Outputs, StageError};
-use crate::sandbox::Mount;
+use super::{Context, Outputs, StageError, Tree};
+use crate::sandbox::{Mount, Spec};
 use crate::store::{Artifact, MergedTree, lower_dirs};
 use carried::Carried;
 use run::Runner;
@@ -61,7 +64,8 @@ pub fn build(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     std::fs::set_permissions(&dest, std::fs::Permissions::from_mode(0o755))
         .map_err(StageError::io("set the mode of", &dest))?;
     let runner = Runner { tree: Some(&tree), carried: Some(&carried), dest: Some(&dest), ..Runner::new(Kind::Build) };
-    runner.all(cx, &[])?;
+    let arguments: Vec<String> = cx.view.texts("arguments").into_iter().map(str::to_owned).collect();
+    runner.all(cx, &arguments.iter().map(String::as_str).collect::<Vec<_>>())?;
     let layer = cx.store.add_layer(&dest, None, &cx.ingest())?;
     let mut outputs = Outputs::from([("dest".to_owned(), Artifact::Tree { layers: vec![layer.digest] })]);
     carried.keep(cx, &["out", "packages", "artifacts"], &mut outputs)?;
@@ -76,6 +80,37 @@ fn changing(cx: &mut Context<'_>, kind: Kind, arguments: &[&str], keep: &[&str])
     let mut outputs = cx.close_tree(tree)?;
     carried.keep(cx, keep, &mut outputs)?;
     Ok(outputs)
+}
+
+/// The sandbox of a stage's scripts for a user who looks into it: with the tree, and what is handed on, as the needs have
+/// it (those of the stage itself are there when it was built) or as the stage `left` it when it failed. None for a stage
+/// that runs no scripts on a tree.
+pub fn looked_into(cx: &mut Context<'_>, tree: &Tree, left: Option<&Path>) -> Result<Option<Spec>, StageError> {
+    let kind = match cx.stage {
+        "prepare" | "prepare-build" => Kind::Prepare,
+        "build" => Kind::Build,
+        "postinst" => Kind::PostInstallation,
+        "finalize" => Kind::Finalize,
+        _ => return Ok(None),
+    };
+    let carried = Carried::restore(cx)?;
+    let mut after = Vec::new();
+    if let Some(left) = left {
+        for (name, target) in [("out", "/work/out"), ("packages", "/work/packages"), ("artifacts", "/work/artifacts")] {
+            after.extend(cx.throwaway_copy(name, &left.join(name), target)?);
+        }
+        after.extend(cx.throwaway_copy("dest", &left.join("dest"), "/work/dest")?);
+    } else if kind == Kind::Build {
+        let layers = match cx.needs.get("build.dest") {
+            Some(Artifact::Tree { layers }) => {
+                layers.iter().map(|digest| cx.store.need_layer(digest)).collect::<Result<Vec<_>, _>>()?
+            }
+            _ => Vec::new(),
+        };
+        after.push(cx.throwaway("dest", &layers, "/work/dest".into())?);
+    }
+    let runner = Runner { tree: Some(tree), carried: Some(&carried), after, look: true, ..Runner::new(kind) };
+    runner.looked_into(cx).map(Some)
 }
 
 /// Runs `mkosi.postoutput` on the files that are about to be published: what is in `$OUTPUTDIR` afterwards is. A

@@ -1,11 +1,12 @@
 //! Runs the scripts of one setting, each in a sandbox of its own. Knows nothing of what becomes of their results.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::carried::Carried;
-use super::environment::{CONFIG, Facts, Kind, config_json, environment};
-use super::{sources, wrappers};
-use crate::sandbox::{Input, Mount, Output, Spec};
+use super::environment::{CONFIG, Facts, Kind, config_json, environment, users};
+use super::{access, sources, wrappers};
+use crate::sandbox::{Cancel, Input, Mount, Output, Spec};
 use crate::stage::{Context, Root, StageError, Tree};
 
 /// Settings whose directories builds write to.
@@ -26,6 +27,8 @@ pub struct Runner<'a> {
     pub mounts: Vec<Mount>,
     /// Mounts on top of everything else.
     pub after: Vec<Mount>,
+    /// Whether a user looks into the sandbox: then nothing of the user's own is changed.
+    pub look: bool,
 }
 
 fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
@@ -35,19 +38,12 @@ fn bind(source: &Path, target: &str, read_only: bool) -> Mount {
 impl Runner<'_> {
     /// Nothing but the kind.
     pub fn new(kind: Kind) -> Self {
-        Self { kind, tree: None, carried: None, dest: None, mounts: Vec::new(), after: Vec::new() }
+        Self { kind, tree: None, carried: None, dest: None, mounts: Vec::new(), after: Vec::new(), look: false }
     }
 
     /// Runs each script of the kind's setting, in order.
     pub fn all(&self, cx: &mut Context<'_>, arguments: &[&str]) -> Result<(), StageError> {
-        let scripts: Vec<(String, PathBuf)> = cx
-            .sources_of(self.kind.setting())
-            .into_iter()
-            .filter_map(|(name, source)| {
-                let base = name.rsplit('/').next().unwrap_or(name).to_owned();
-                Context::host_path(source).map(|path| (base, path.to_path_buf()))
-            })
-            .collect();
+        let scripts = self.scripts(cx);
         let (base, sources, first) = self.base(cx)?;
         for (name, path) in scripts {
             let called = [&[name.as_str()], arguments].concat().join(" ");
@@ -70,6 +66,31 @@ impl Runner<'_> {
             })?;
         }
         Ok(())
+    }
+
+    /// The scripts, by name, in order.
+    fn scripts(&self, cx: &Context<'_>) -> Vec<(String, PathBuf)> {
+        let scripts = cx.sources_of(self.kind.setting()).into_iter();
+        let scripts = scripts.filter_map(|(name, source)| {
+            let base = name.rsplit('/').next().unwrap_or(name).to_owned();
+            Context::host_path(source).map(|path| (base, path.to_path_buf()))
+        });
+        scripts.collect()
+    }
+
+    /// The sandbox of the scripts for a user who looks into it, with the scripts in it: one alone where it was when it
+    /// ran, several in a directory next to that.
+    pub fn looked_into(&self, cx: &mut Context<'_>) -> Result<Spec, StageError> {
+        // Nothing is noted here, so that no mount is left to be served.
+        let (mut spec, ..) = self.base(cx)?;
+        let scripts = self.scripts(cx);
+        let alone = scripts.len() == 1;
+        for (name, path) in scripts {
+            let inside = self.kind.path();
+            let inside = if alone { inside.to_owned() } else { format!("{inside}.d/{name}") };
+            spec.mounts.push(bind(&path, &inside, true));
+        }
+        Ok(spec)
     }
 
     fn spec(&self, base: &Spec, name: &str, path: &Path, arguments: &[&str]) -> Spec {
@@ -97,7 +118,7 @@ impl Runner<'_> {
         let build = if kind.has("BUILDDIR") { build_directory(cx)? } else { None };
         let (mut sources, first) = (sources::Mounts::default(), spec.mounts.len());
         if self.mounts.is_empty() {
-            sources = sources::mounts(cx, kind, build.as_deref())?;
+            sources = sources::mounts(cx, kind, build.as_deref(), self.look)?;
             spec.mounts.extend(sources.mounts.iter().cloned());
         } else {
             spec.mounts.extend(self.mounts.iter().cloned());
@@ -118,12 +139,15 @@ impl Runner<'_> {
         }
         if let Some(build) = &build {
             // Only build scripts fill it.
-            spec.mounts.push(bind(build, "/work/build", kind != Kind::Build));
+            spec.mounts.push(bind(build, "/work/build", kind != Kind::Build || self.look));
         }
         spec.mounts.push(Mount::File { target: CONFIG.into(), contents: config_json(cx.view), mode: 0o644 });
         let facts =
             Facts { view: cx.view, build_directory: build.is_some(), cached: cx.cached, network: cx.profile.network };
-        spec.env.extend(environment(kind, &facts, &files(cx)?).map_err(StageError::Other)?);
+        spec.env.extend(environment(kind, &facts));
+        if kind == Kind::Sync {
+            access::add(&mut spec);
+        }
         if self.tree.is_some() {
             wrappers::add(cx, &mut spec)?;
         }
@@ -144,21 +168,15 @@ fn debug_shell(cx: &mut Context<'_>, failed: &Spec, called: &str) {
         "{called} failed; this is a shell where it ran (the script is {}). Leave it to end the build.",
         failed.env.get("SCRIPT").map_or("in /work", String::as_str)
     );
-    if let Err(error) = spec.run(Input::Inherit, Output::Inherit, cx.cancel) {
+    // Ctrl-C in the shell is for what runs there; the build ends afterwards in any case.
+    if let Err(error) = spec.run(Input::Inherit, Output::Inherit, &Cancel::default()) {
         cx.note(&format!("no shell could be opened: {error}"));
     }
 }
 
-/// The texts of `EnvironmentFiles=`, by name.
-fn files(cx: &Context<'_>) -> Result<Vec<(String, String)>, StageError> {
-    let mut files = Vec::new();
-    for (name, source) in cx.sources_of("EnvironmentFiles") {
-        if let Some(path) = Context::host_path(source) {
-            let text = std::fs::read_to_string(path).map_err(StageError::io("read the variables in", path))?;
-            files.push((name.rsplit('/').next().unwrap_or(name).to_owned(), text));
-        }
-    }
-    Ok(files)
+/// The variables that the user sets, for tools that are no scripts.
+pub fn variables(cx: &Context<'_>) -> BTreeMap<String, String> {
+    users(cx.view).into_iter().collect()
 }
 
 /// The user's build directory: kept between builds and no part of any key.

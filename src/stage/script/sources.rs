@@ -21,7 +21,7 @@ const SOURCES: &str = "/work/src";
 
 fn place(target: &str) -> PathBuf {
     let target = target.trim_matches('/');
-    if target.is_empty() { SOURCES.into() } else { Path::new(SOURCES).join(target) }
+    if matches!(target, "" | ".") { SOURCES.into() } else { Path::new(SOURCES).join(target) }
 }
 
 /// The targets of `BuildSources=`, in the user's order.
@@ -95,7 +95,7 @@ fn record(
 /// Mounts the build sources, outer paths first. Writes go to a directory that is thrown away (for a build script with
 /// `BuildSourcesEphemeral=buildcache`, to the build directory), never to the user's files. Hidden paths are whited out
 /// there.
-pub fn mounts(cx: &mut Context<'_>, kind: Kind, build: Option<&Path>) -> Result<Mounts, StageError> {
+pub fn mounts(cx: &mut Context<'_>, kind: Kind, build: Option<&Path>, look: bool) -> Result<Mounts, StageError> {
     let mut traced = Vec::new();
     let mut mounts = vec![Mount::Directory { target: SOURCES.into(), mode: 0o755 }];
     if !cx.profile.sources {
@@ -109,7 +109,7 @@ pub fn mounts(cx: &mut Context<'_>, kind: Kind, build: Option<&Path>) -> Result<
         sources.push((target, index, format!("BuildSources/{name}"), source.clone()));
     }
     sources.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
-    let keep = kind == Kind::Build && cx.view.text("BuildSourcesEphemeral") == Some("buildcache");
+    let keep = !look && kind == Kind::Build && cx.view.text("BuildSourcesEphemeral") == Some("buildcache");
     let copies = matches!(cx.store.backend(), Backend::Copy { .. });
     for (target, index, name, source) in sources {
         let recorder = match &source {

@@ -4,9 +4,10 @@
 //! They are small shell scripts. apt gets a configuration, lists and a cache of its own, as everywhere in this program;
 //! the image's state is where it reads and writes what is installed.
 
+use crate::distro::{Configuration, Repositories, Tree, local_preferences};
 use crate::sandbox::{BIN, Mount, Spec};
 use crate::stage::context::BUILDROOT;
-use crate::stage::{Context, StageError, debian, find_tool};
+use crate::stage::{Context, StageError, debian};
 use crate::store::Artifact;
 
 /// Where apt's files are in the sandbox.
@@ -35,17 +36,14 @@ const OWN: [(&str, &str); 4] = [
 /// Makers of users, which know their own way into a root directory.
 const USERS: [&str; 2] = ["groupadd", "useradd"];
 
-/// The patterns of documentation that `WithDocs=no` leaves out.
-const DOCS: [&str; 5] = ["doc/*", "man/*", "groff/*", "gtk-doc/*", "info/*"];
-
 /// Adds the commands to a specification that has the image at [`BUILDROOT`].
 pub fn add(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
     for name in USERS {
-        if let Some(path) = find_tool(name) {
+        if let Some(path) = cx.tools.find(name) {
             command(spec, name, &format!("exec {} --root \"${{BUILDROOT:-{BUILDROOT}}}\" \"$@\"", path.display()));
         }
     }
-    if matches!(cx.view.text("Distribution"), Some("debian" | "ubuntu")) && find_tool("apt-get").is_some() {
+    if matches!(cx.view.text("Distribution"), Some("debian" | "ubuntu")) && cx.tools.find("apt-get").is_some() {
         apt(cx, spec)?;
     }
     Ok(())
@@ -76,6 +74,7 @@ fn apt(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
         file(&format!("etc/{path}"), contents);
     }
     file("local.sources", LOCAL.as_bytes());
+    file("etc/preferences.d/mkosi-local.pref", local_preferences().as_bytes());
     file("apt.conf", configuration(cx, &repositories).as_bytes());
 
     // Which suites the mirror has, and what is in them, stands in the metadata that the stage `sync` fetched.
@@ -94,10 +93,12 @@ fn apt(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
             Mount::Bind { source: upper, target, read_only: false, optional: false }
         }
     });
-    spec.mounts.push(Mount::Symlink {
-        target: format!("{APT}/etc/sources.list.d/mkosi.sources").into(),
-        points_to: format!("{APT}/metadata/mkosi.sources").into(),
-    });
+    if !repositories.files.contains_key("sources.list.d/mkosi.sources") {
+        spec.mounts.push(Mount::Symlink {
+            target: format!("{APT}/etc/sources.list.d/mkosi.sources").into(),
+            points_to: format!("{APT}/metadata/mkosi.sources").into(),
+        });
+    }
     cx.scratch("apt-cache/archives/partial")?;
     let (source, target) = (cx.scratch("apt-cache")?, format!("{APT}/cache").into());
     spec.mounts.push(Mount::Bind { source, target, read_only: false, optional: false });
@@ -105,7 +106,7 @@ fn apt(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
     let run = format!("{APT}/run");
     script(spec, &run, &RUN.replace("@APT@", APT));
     for name in APT_PROGRAMS.into_iter().chain(DPKG_PROGRAMS) {
-        if find_tool(name).is_none() {
+        if cx.tools.find(name).is_none() {
             continue;
         }
         // What changes the image needs its /proc and so on, and its users instead of the sandbox's.
@@ -121,65 +122,18 @@ fn apt(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
 /// The repository of what lies in `$PACKAGEDIR`.
 const LOCAL: &str = "Types: deb\nURIs: file:/run/mkosi/apt/local\nSuites: ./\nTrusted: yes\n";
 
-fn configuration(cx: &Context<'_>, repositories: &crate::distro::Repositories) -> String {
-    let architecture = repositories.target.architecture.debian();
-    let mut text = format!("APT::Architecture \"{architecture}\";\nAPT::Architectures {{ \"{architecture}\"; }};\n");
-    text.push_str(&CONFIGURATION.replace("@APT@", APT).replace("@ROOT@", BUILDROOT));
-    let mut flag = |name: &str, on: bool| text.push_str(&format!("{name} \"{on}\";\n"));
-    flag("APT::Install-Recommends", cx.view.bool("WithRecommends"));
-    let unchecked = !repositories.key_check;
-    flag("Acquire::AllowInsecureRepositories", unchecked);
-    flag("Acquire::AllowDowngradeToInsecureRepositories", unchecked);
-    flag("APT::Get::AllowUnauthenticated", unchecked);
-    if !cx.view.bool("WithDocs") {
-        for pattern in DOCS {
-            text.push_str(&format!("DPkg::Options:: \"--path-exclude=/usr/share/{pattern}\";\n"));
-        }
-        text.push_str("DPkg::Options:: \"--path-include=/usr/share/doc/*/copyright\";\n");
+fn configuration(cx: &Context<'_>, repositories: &Repositories) -> String {
+    Configuration {
+        architecture: repositories.target.architecture.debian(),
+        directory: APT,
+        lists: &format!("{APT}/metadata/lists"),
+        recommends: cx.view.bool("WithRecommends"),
+        key_check: repositories.key_check,
+        acquire: &repositories.acquire,
+        tree: Some(Tree { root: BUILDROOT, docs: cx.view.bool("WithDocs") }),
     }
-    for line in &repositories.acquire {
-        text.push_str(line);
-        text.push('\n');
-    }
-    text
+    .text()
 }
-
-/// What is the same for every image (apt.conf(5)).
-const CONFIGURATION: &str = r#"Dir "@APT@/";
-Dir::Etc "@APT@/etc";
-Dir::Etc::parts "@APT@/etc/apt.conf.d";
-Dir::Etc::sourcelist "/dev/null";
-Dir::Etc::sourceparts "@APT@/etc/sources.list.d";
-Dir::State "@ROOT@/var/lib/apt";
-Dir::State::lists "@APT@/metadata/lists";
-Dir::State::status "@ROOT@/var/lib/dpkg/status";
-Dir::State::extended_states "@ROOT@/var/lib/apt/extended_states";
-Dir::Cache "@APT@/cache";
-Dir::Log "/tmp";
-Dir::Bin::methods "/usr/lib/apt/methods";
-Dir::Bin::solvers { "/usr/lib/apt/solvers"; };
-Dir::Bin::planners { "/usr/lib/apt/planners"; };
-APT::Sandbox::User "root";
-APT::Get::Assume-Yes "true";
-APT::Get::AutomaticRemove "true";
-APT::Get::Allow-Change-Held-Packages "true";
-APT::Get::Allow-Remove-Essential "true";
-APT::Color "false";
-pkgCacheGen::ForceEssential ",";
-Acquire::Languages "none";
-Acquire::AllowReleaseInfoChange "true";
-Acquire::Check-Valid-Until "false";
-Debug::NoLocking "true";
-DPkg::Use-Pty "false";
-DPkg::Options:: "--root=@ROOT@";
-DPkg::Options:: "--log=/dev/null";
-DPkg::Options:: "--force-unsafe-io";
-DPkg::Options:: "--force-architecture";
-DPkg::Options:: "--force-confdef";
-DPkg::Options:: "--force-confold";
-DPkg::Options:: "--no-debsig";
-quiet "1";
-"#;
 
 /// Runs a program on the image: its name, then its arguments. Packages in `$PACKAGEDIR` become a repository first.
 /// `policy-rc.d` keeps scripts from starting services (invoke-rc.d(8)); what differs between two runs (locks, backups,
@@ -213,6 +167,9 @@ for deb in /work/packages/*.deb; do
     } >>$local/Packages
 done
 if [ -n "${indexed-}" ]; then
+    list=$local/Packages
+    { echo "Origin: mkosi-local"; echo "SHA256:"
+      echo " $(sha256sum <$list | cut -d ' ' -f 1) $(stat -c %s $list) Packages"; } >$local/Release
     ln -sf @APT@/local.sources @APT@/etc/sources.list.d/local.sources
     mkdir -p @APT@/only
     ln -sf @APT@/local.sources @APT@/only/local.sources

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::merge::{Step, run, step};
 use crate::store::testing::{change, ingest, store};
-use crate::store::{Layer, Materialise, MergedTree, Store, materialise, scan};
+use crate::store::{Layer, Materialise, MergedTree, Store, materialise, materialise_difference, scan};
 
 fn change_copy(store: &Store, layers: &[Layer], action: impl Fn(&Path)) -> Layer {
     let work = store.work_dir("copy").unwrap();
@@ -118,4 +118,31 @@ proptest! {
             layers.push(overlay);
         }
     }
+}
+
+#[test]
+fn a_difference_keeps_what_it_takes_away() {
+    use std::os::unix::fs::FileTypeExt;
+
+    let test = store();
+    let base = change(&test.store, &[], |root| {
+        fs::create_dir_all(root.join("usr/share/gone")).unwrap();
+        for name in ["usr/one", "usr/two", "usr/share/gone/file"] {
+            fs::write(root.join(name), name).unwrap();
+        }
+    });
+    let upper = change(&test.store, std::slice::from_ref(&base), |root| {
+        fs::remove_file(root.join("usr/one")).unwrap();
+        fs::remove_file(root.join("usr/two")).unwrap();
+        fs::remove_dir_all(root.join("usr/share/gone")).unwrap();
+        fs::write(root.join("usr/new"), "new").unwrap();
+    });
+    let top = change(&test.store, &[base, upper.clone()], |root| fs::write(root.join("usr/two"), "again").unwrap());
+    let work = test.store.work_dir("difference").unwrap();
+    let dest = work.join("root");
+    materialise_difference(&[upper, top], &dest, &Materialise::default()).unwrap();
+    let gone = |name: &str| dest.join(name).symlink_metadata().unwrap().file_type().is_char_device();
+    assert!(gone("usr/one") && gone("usr/share/gone"));
+    assert_eq!(fs::read(dest.join("usr/two")).unwrap(), b"again");
+    assert_eq!(fs::read(dest.join("usr/new")).unwrap(), b"new");
 }

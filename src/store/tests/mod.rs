@@ -1,6 +1,7 @@
 //! Tests of the store as a whole.
 
 mod copying;
+mod failed;
 mod layers;
 mod merge;
 mod upkeep;

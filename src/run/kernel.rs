@@ -1,0 +1,149 @@
+//! The kernel and initrd of a direct boot, and what the kernel finds its root file system by.
+//!
+//! Knows nothing of QEMU.
+
+use std::path::{Path, PathBuf};
+
+use object::read::pe::{PeFile32, PeFile64};
+use object::{Object as _, ObjectSection as _};
+use serde::Deserialize;
+
+use super::error::{Result, RunError};
+use super::process::finished;
+use super::settings::Settings;
+use super::tools::Tools;
+
+/// What a kernel file is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A UEFI program: a kernel with its EFI stub.
+    Pe,
+    /// A unified kernel image.
+    Uki,
+    /// Something that only QEMU can load.
+    Unknown,
+}
+
+/// Looks into a kernel file.
+///
+/// # Errors
+/// When it can't be read.
+pub fn identify(path: &Path) -> Result<Kind> {
+    let data = std::fs::read(path).map_err(RunError::io("read the kernel", path))?;
+    let names: Vec<String> = if let Ok(file) = PeFile64::parse(data.as_slice()) {
+        file.sections().filter_map(|section| section.name().ok().map(str::to_owned)).collect()
+    } else if let Ok(file) = PeFile32::parse(data.as_slice()) {
+        file.sections().filter_map(|section| section.name().ok().map(str::to_owned)).collect()
+    } else {
+        return Ok(Kind::Unknown);
+    };
+    let has = |name: &str| names.iter().any(|section| section == name);
+    // As bootctl(1) tells them apart.
+    Ok(if has(".linux") && has(".sdmagic") && has(".osrel") { Kind::Uki } else { Kind::Pe })
+}
+
+/// The initrd for a direct boot: the one beside the image, or those of `Initrds=`, joined in `directory`.
+///
+/// # Errors
+/// When one can't be read, or the joined one not be written.
+pub fn initrd(settings: &Settings, directory: &Path) -> Result<Option<PathBuf>> {
+    let beside = settings.beside("initrd");
+    if beside.exists() {
+        return Ok(Some(beside));
+    }
+    match settings.initrds.as_slice() {
+        [] => Ok(None),
+        [one] => Ok(Some(one.clone())),
+        several => {
+            let mut joined = Vec::new();
+            for path in several {
+                joined.extend(std::fs::read(path).map_err(RunError::io("read the initrd", path))?);
+                // The kernel looks for the next one at a multiple of four.
+                joined.resize(joined.len().next_multiple_of(4), 0);
+            }
+            let path = directory.join("initrd");
+            std::fs::write(&path, joined).map_err(RunError::io("write", &path))?;
+            Ok(Some(path))
+        }
+    }
+}
+
+/// A partition as `systemd-repart --json=short` tells of it.
+#[derive(Clone, Debug, Deserialize)]
+struct Partition {
+    #[serde(rename = "type")]
+    kind: String,
+    uuid: String,
+}
+
+/// The option that names the root file system of a disk image, which a kernel without a boot loader can't find out.
+///
+/// # Errors
+/// When systemd-repart is missing or fails, or the image has neither a root nor a /usr partition.
+pub fn root_of_disk(image: &Path, tools: &Tools) -> Result<String> {
+    let purpose = "find the root partition for a direct kernel boot";
+    let repart = tools.need(
+        &["systemd-repart"],
+        purpose,
+        "install systemd-repart, or give root= in \
+                            --kernel-command-line-extra",
+    )?;
+    let mut command = tools.command(&repart);
+    command.args(["--json=short", "--definitions=/", "--dry-run=yes"]).arg(image);
+    let output = finished(&mut command, purpose)?;
+    let partitions: Vec<Partition> = serde_json::from_slice(&output.stdout)
+        .map_err(|error| RunError::Other(format!("systemd-repart printed no list of partitions: {error}")))?;
+    root_option(&partitions).ok_or_else(|| {
+        RunError::unfit(
+            format!("{} has neither a root nor a /usr partition to boot from", image.display()),
+            "give root= in --kernel-command-line-extra, or use --firmware=uefi",
+        )
+    })
+}
+
+/// The root hash of a file system with verity is the UUIDs of its two partitions, one after the other (the
+/// Discoverable Partitions Specification).
+fn root_option(partitions: &[Partition]) -> Option<String> {
+    let is = |partition: &&Partition, what: &str, verity: bool| {
+        partition.kind.starts_with(what)
+            && !partition.kind.ends_with("-verity-sig")
+            && partition.kind.ends_with("-verity") == verity
+    };
+    for (what, hash, plain) in [("root", "roothash", "root"), ("usr", "usrhash", "mount.usr")] {
+        let Some(data) = partitions.iter().find(|partition| is(partition, what, false)) else { continue };
+        let verity = partitions.iter().find(|partition| is(partition, what, true));
+        return Some(match verity {
+            Some(verity) => format!("{hash}={}{}", data.uuid, verity.uuid).replace('-', ""),
+            None => format!("{plain}=PARTUUID={}", data.uuid),
+        });
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn option(partitions: &[(&str, &str)]) -> Option<String> {
+        let partition = |(kind, uuid): &(&str, &str)| Partition { kind: (*kind).into(), uuid: (*uuid).into() };
+        root_option(&partitions.iter().map(partition).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn the_root_of_a_disk() {
+        assert_eq!(option(&[("esp", "1"), ("root-x86-64", "a-b")]).as_deref(), Some("root=PARTUUID=a-b"));
+        assert_eq!(option(&[("usr-arm64", "a-b")]).as_deref(), Some("mount.usr=PARTUUID=a-b"));
+        let verity = [("root-x86-64-verity-sig", "9-9"), ("root-x86-64-verity", "cc-d"), ("root-x86-64", "aa-b")];
+        assert_eq!(option(&verity).as_deref(), Some("roothash=aabccd"));
+        assert_eq!(option(&[("usr-x86-64-verity", "2-2"), ("usr-x86-64", "1-1")]).as_deref(), Some("usrhash=1122"));
+        assert_eq!(option(&[("esp", "1")]), None);
+    }
+
+    #[test]
+    fn what_is_no_program_is_unknown() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"MZ and no more").unwrap();
+        assert_eq!(identify(file.path()).unwrap(), Kind::Unknown);
+        assert!(identify(Path::new("/nowhere")).is_err());
+    }
+}

@@ -1,0 +1,529 @@
+//! The settings that decide how an image is run, as values with types.
+//!
+//! Knows nothing of the host.
+
+use std::path::{Path, PathBuf};
+
+use super::error::{Result, RunError};
+use crate::config::{Image, Value};
+use crate::output::{Compression, OutputNames};
+use crate::types::Architecture;
+
+/// A setting that can be left to mkosi.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feature {
+    /// Where it works.
+    Auto,
+    /// Or it is an error.
+    Enabled,
+    /// Never.
+    Disabled,
+}
+
+impl Feature {
+    /// Whether it is to be had without fail.
+    pub fn required(self) -> bool {
+        self == Self::Enabled
+    }
+
+    /// Whether it is to be had where it works.
+    pub fn wanted(self) -> bool {
+        self != Self::Disabled
+    }
+
+    /// As systemd's tools take it.
+    pub fn tristate(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Enabled => "yes",
+            Self::Disabled => "no",
+        }
+    }
+}
+
+/// `Firmware=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Firmware {
+    /// What fits the image.
+    Auto,
+    /// QEMU loads the kernel.
+    Linux,
+    /// QEMU loads the kernel and no initrd.
+    LinuxNoInitrd,
+    /// UEFI without secure boot.
+    Uefi,
+    /// UEFI with secure boot.
+    UefiSecureBoot,
+}
+
+impl Firmware {
+    /// Whether it is UEFI.
+    pub fn is_uefi(self) -> bool {
+        matches!(self, Self::Uefi | Self::UefiSecureBoot)
+    }
+
+    /// Whether QEMU loads the kernel itself.
+    pub fn is_linux(self) -> bool {
+        matches!(self, Self::Linux | Self::LinuxNoInitrd)
+    }
+}
+
+/// `Console=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Console {
+    /// A terminal, through systemd-pty-forward.
+    Interactive,
+    /// The same, and nothing can be typed.
+    ReadOnly,
+    /// QEMU's own terminal, with its monitor.
+    Native,
+    /// A window.
+    Gui,
+    /// None.
+    Headless,
+}
+
+impl Console {
+    /// The name in configuration files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Interactive => "interactive",
+            Self::ReadOnly => "read-only",
+            Self::Native => "native",
+            Self::Gui => "gui",
+            Self::Headless => "headless",
+        }
+    }
+}
+
+/// `RuntimeNetwork=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Translated by the virtual machine monitor; a container has the host's.
+    User,
+    /// An interface on the host.
+    Interface,
+    /// None.
+    None,
+}
+
+/// `DiskType=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DiskType {
+    /// virtio-blk.
+    VirtioBlk,
+    /// A SCSI disk.
+    VirtioScsi,
+    /// NVMe.
+    Nvme,
+    /// A SCSI CD-ROM.
+    ScsiCd,
+}
+
+/// `VSockCID=`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VsockCid {
+    /// One that is free.
+    Auto,
+    /// One that follows from the image's path.
+    Hash,
+    /// This one.
+    Number(u32),
+}
+
+/// A directory of the host and where it is to be seen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharedTree {
+    /// The directory.
+    pub source: PathBuf,
+    /// Where it is mounted, an absolute path.
+    pub target: PathBuf,
+}
+
+/// A further drive of a virtual machine (`Drives=`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drive {
+    /// Its id, which `drive=` of a QEMU device names.
+    pub id: String,
+    /// Bytes.
+    pub size: u64,
+    /// Where the file behind it lies.
+    pub directory: PathBuf,
+    /// Properties for `-blockdev`.
+    pub options: Option<String>,
+    /// Drives of the same file id share their file.
+    pub file_id: String,
+    /// Whether the file stays.
+    pub persist: bool,
+}
+
+/// A credential that is to be given to the machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// This value.
+    Value(String, String),
+    /// What is in the file, or what it prints where it can be executed.
+    File(String, PathBuf),
+}
+
+/// Everything that decides how an image is run.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The image's name.
+    pub image: String,
+    /// The machine's name.
+    pub machine: String,
+    /// `Format=`.
+    pub format: String,
+    /// The directory with the outputs.
+    pub directory: PathBuf,
+    /// The names of the outputs.
+    pub names: OutputNames,
+    /// `OutputExtension=`, without a dot; may be empty.
+    pub extension: String,
+    /// The architecture of the image.
+    pub architecture: Architecture,
+    /// Whether its packages are Debian's or Ubuntu's.
+    pub apt: bool,
+    /// `Firmware=`.
+    pub firmware: Firmware,
+    /// `FirmwareVariables=`: a path, or one of its words.
+    pub firmware_variables: Option<String>,
+    /// `SecureBootCertificate=`.
+    pub certificate: Option<PathBuf>,
+    /// `Linux=`, with its specifiers put in.
+    pub linux: Option<PathBuf>,
+    /// `Initrds=` that are files.
+    pub initrds: Vec<PathBuf>,
+    /// `KernelCommandLine=`.
+    pub command_line: Vec<String>,
+    /// `KernelCommandLineExtra=`.
+    pub command_line_extra: Vec<String>,
+    /// `Console=`.
+    pub console: Console,
+    /// `CPUs=`; 0 for all.
+    pub cpus: u32,
+    /// `RAM=` in bytes.
+    pub ram: u64,
+    /// `MaxMem=` in bytes.
+    pub max_mem: Option<u64>,
+    /// `KVM=`.
+    pub kvm: Feature,
+    /// `CXL=`.
+    pub cxl: bool,
+    /// `VSock=`.
+    pub vsock: Feature,
+    /// `VSockCID=`.
+    pub vsock_cid: VsockCid,
+    /// `TPM=`.
+    pub tpm: Feature,
+    /// `Removable=`.
+    pub removable: bool,
+    /// `DiskType=`.
+    pub disk_type: DiskType,
+    /// `Drives=`.
+    pub drives: Vec<Drive>,
+    /// `QemuArgs=`.
+    pub qemu_args: Vec<String>,
+    /// `Ephemeral=`.
+    pub ephemeral: bool,
+    /// `Credentials=`.
+    pub credentials: Vec<Credential>,
+    /// `RuntimeTrees=`.
+    pub trees: Vec<SharedTree>,
+    /// What `RuntimeBuildSources=` shows: the sources and the build directory.
+    pub build_trees: Vec<SharedTree>,
+    /// `RuntimeSize=` in bytes.
+    pub size: Option<u64>,
+    /// `RuntimeNetwork=`.
+    pub network: Network,
+    /// `BindUser=`.
+    pub bind_user: bool,
+    /// `Ssh=`: whether the image needs a key to be of use.
+    pub ssh_needed: bool,
+    /// `SshKey=`.
+    pub ssh_key: Option<PathBuf>,
+    /// `SshCertificate=`.
+    pub ssh_certificate: Option<PathBuf>,
+    /// Whether `VirtualMachineMonitor=vmspawn`.
+    pub vmspawn: bool,
+    /// `ForwardJournal=`.
+    pub forward_journal: Option<PathBuf>,
+    /// `Register=`.
+    pub register: Feature,
+    /// `NSpawnSettings=`.
+    pub nspawn_settings: Option<PathBuf>,
+    /// `SysupdateDirectory=`.
+    pub sysupdate: Option<PathBuf>,
+    /// `RepartDirectories=`.
+    pub repart: Vec<PathBuf>,
+    /// Whether the partitions are split artifacts already.
+    pub split_partitions: bool,
+    /// `StorageTargetMode=`.
+    pub storage_target: Feature,
+}
+
+impl Settings {
+    /// The settings of an image.
+    ///
+    /// # Errors
+    /// When a value has no meaning here.
+    pub fn new(image: &Image) -> Result<Self> {
+        let text = |name: &str| image.text(name).unwrap_or_default();
+        let owned = |name: &str| image.texts(name).into_iter().map(str::to_owned).collect::<Vec<_>>();
+        let path = |name: &str| image.path(name).map(Path::to_owned);
+        let bytes = |name: &str| image.get(name).as_number().and_then(|number| u64::try_from(number).ok());
+        let format = text("Format").to_owned();
+        let compression = text("CompressOutput").parse().unwrap_or(Compression::None);
+        let architecture = text("Architecture").parse().map_err(RunError::Other)?;
+        let machine = image.text("Machine").filter(|name| !name.is_empty()).unwrap_or(&image.name).to_owned();
+        let variables = image.get("FirmwareVariables");
+        let cid = image.get("VSockCID").as_number().unwrap_or(-1);
+        let build_directory = build_directory(image);
+        Ok(Self {
+            image: image.name.clone(),
+            machine,
+            directory: path("OutputDirectory").unwrap_or_else(|| image.project.clone()),
+            names: OutputNames::new(image.text("Output").unwrap_or("image"), &format, compression),
+            format,
+            extension: text("OutputExtension").to_owned(),
+            architecture,
+            apt: matches!(text("Distribution"), "debian" | "ubuntu" | "kali"),
+            firmware: match text("Firmware") {
+                "linux" => Firmware::Linux,
+                "linux-noinitrd" => Firmware::LinuxNoInitrd,
+                "uefi" => Firmware::Uefi,
+                "uefi-secure-boot" => Firmware::UefiSecureBoot,
+                _ => Firmware::Auto,
+            },
+            firmware_variables: variables
+                .as_path()
+                .map(|path| path.to_string_lossy().into_owned())
+                .or_else(|| variables.as_text().filter(|word| !word.is_empty()).map(str::to_owned)),
+            certificate: path("SecureBootCertificate"),
+            linux: match image.text("Linux").filter(|text| !text.is_empty()) {
+                Some(text) => Some(expand_linux(text, build_directory.as_deref())?),
+                None => None,
+            },
+            initrds: image.get("Initrds").items().iter().filter_map(Value::as_path).map(Path::to_owned).collect(),
+            command_line: owned("KernelCommandLine"),
+            command_line_extra: owned("KernelCommandLineExtra"),
+            console: match text("Console") {
+                "interactive" => Console::Interactive,
+                "read-only" => Console::ReadOnly,
+                "gui" => Console::Gui,
+                "headless" => Console::Headless,
+                _ => Console::Native,
+            },
+            cpus: bytes("CPUs").and_then(|count| u32::try_from(count).ok()).unwrap_or(1),
+            ram: bytes("RAM").unwrap_or(2 << 30),
+            max_mem: bytes("MaxMem"),
+            kvm: feature(text("KVM")),
+            cxl: image.bool("CXL"),
+            vsock: feature(text("VSock")),
+            vsock_cid: match u32::try_from(cid) {
+                Ok(number) => VsockCid::Number(number),
+                Err(_) if cid == -2 => VsockCid::Hash,
+                Err(_) => VsockCid::Auto,
+            },
+            tpm: feature(text("TPM")),
+            removable: image.bool("Removable"),
+            disk_type: match text("DiskType") {
+                "virtio-scsi" => DiskType::VirtioScsi,
+                "nvme" => DiskType::Nvme,
+                "scsi-cd" => DiskType::ScsiCd,
+                _ => DiskType::VirtioBlk,
+            },
+            drives: image.get("Drives").items().iter().filter_map(drive).collect(),
+            qemu_args: owned("QemuArgs"),
+            ephemeral: image.bool("Ephemeral"),
+            credentials: image.get("Credentials").items().iter().filter_map(credential).collect(),
+            trees: trees(image.get("RuntimeTrees"), "/root/src"),
+            build_trees: match image.bool("RuntimeBuildSources") {
+                true => trees(image.get("BuildSources"), "/work/src")
+                    .into_iter()
+                    .chain(build_directory.map(|source| SharedTree { source, target: "/work/build".into() }))
+                    .collect(),
+                false => Vec::new(),
+            },
+            size: bytes("RuntimeSize"),
+            network: match text("RuntimeNetwork") {
+                "interface" => Network::Interface,
+                "none" => Network::None,
+                _ => Network::User,
+            },
+            bind_user: image.bool("BindUser"),
+            ssh_needed: matches!(text("Ssh"), "always" | "runtime"),
+            ssh_key: path("SshKey"),
+            ssh_certificate: path("SshCertificate"),
+            vmspawn: text("VirtualMachineMonitor") == "vmspawn",
+            forward_journal: path("ForwardJournal"),
+            register: feature(text("Register")),
+            nspawn_settings: path("NSpawnSettings"),
+            sysupdate: path("SysupdateDirectory"),
+            repart: image
+                .get("RepartDirectories")
+                .items()
+                .iter()
+                .filter_map(Value::as_path)
+                .map(Path::to_owned)
+                .collect(),
+            split_partitions: image.texts("SplitArtifacts").contains(&"partitions"),
+            storage_target: feature(text("StorageTargetMode")),
+        })
+    }
+
+    /// The image among the outputs.
+    pub fn output(&self) -> PathBuf {
+        let plain = match self.extension.as_str() {
+            "" => self.names.base().to_owned(),
+            extension => self.names.with(extension),
+        };
+        self.directory.join(match self.names.compression().extension() {
+            Some(packed) => format!("{plain}.{packed}"),
+            None => plain,
+        })
+    }
+
+    /// A file beside the image.
+    pub fn beside(&self, extension: &str) -> PathBuf {
+        self.directory.join(self.names.with(extension))
+    }
+
+    /// The machine's name as the machine manager takes it, which knows no underscores.
+    pub fn machine_name(&self) -> String {
+        self.machine.replace('_', "-")
+    }
+
+    /// All directories that the machine is to see.
+    pub fn all_trees(&self) -> impl Iterator<Item = &SharedTree> {
+        self.build_trees.iter().chain(&self.trees)
+    }
+
+    /// Checks that the image is there.
+    ///
+    /// # Errors
+    /// When it has to be built first.
+    pub fn built(&self) -> Result<PathBuf> {
+        let path = self.output();
+        // A directory's name is the link of an image in another format.
+        let there = if self.format == "directory" {
+            path.symlink_metadata().is_ok_and(|meta| meta.is_dir())
+        } else {
+            path.exists()
+        };
+        if there {
+            return Ok(path);
+        }
+        Err(RunError::unfit(
+            format!("the image `{}` is not built: there is no {}", self.image, path.display()),
+            "build it first with `mkosi build`, or add -f to do that now",
+        ))
+    }
+}
+
+fn feature(text: &str) -> Feature {
+    match text {
+        "enabled" => Feature::Enabled,
+        "disabled" => Feature::Disabled,
+        _ => Feature::Auto,
+    }
+}
+
+fn drive(value: &Value) -> Option<Drive> {
+    let text = |name: &str| value.field(name).and_then(Value::as_text);
+    let id = text("id")?.to_owned();
+    Some(Drive {
+        size: value.field("size").and_then(Value::as_number).and_then(|size| u64::try_from(size).ok())?,
+        directory: value.field("directory").and_then(Value::as_path).unwrap_or(Path::new("/var/tmp")).to_owned(),
+        options: text("options").map(str::to_owned),
+        file_id: text("file_id").unwrap_or(&id).to_owned(),
+        persist: value
+            .field("flags")
+            .is_some_and(|flags| flags.items().iter().any(|flag| flag.as_text() == Some("persist"))),
+        id,
+    })
+}
+
+fn credential(value: &Value) -> Option<Credential> {
+    let name = value.field("name").and_then(Value::as_text)?.to_owned();
+    Some(match value.field("path").and_then(Value::as_path) {
+        Some(path) => Credential::File(name, path.to_owned()),
+        None => {
+            let value = value.field("value").and_then(Value::as_text).unwrap_or_default().to_owned();
+            Credential::Value(name, value)
+        }
+    })
+}
+
+/// The trees of a list, with targets below `prefix` where they are not absolute. An absolute target of the sources is
+/// seen from `prefix` too.
+fn trees(value: &Value, prefix: &str) -> Vec<SharedTree> {
+    let sources = prefix == "/work/src";
+    let tree = |item: &Value| {
+        let source = item.field("source").and_then(Value::as_path)?.to_owned();
+        let target = item.field("target").and_then(Value::as_text).unwrap_or_default();
+        let target = if sources { target.trim_start_matches('/') } else { target };
+        let target = if target.is_empty() { PathBuf::from(prefix) } else { Path::new(prefix).join(target) };
+        Some(SharedTree { source, target })
+    };
+    value.items().iter().filter_map(tree).collect()
+}
+
+/// The build directory as scripts have it.
+fn build_directory(image: &Image) -> Option<PathBuf> {
+    let text = |name: &str| image.text(name).unwrap_or_default();
+    let name = format!("{}~{}~{}", text("Distribution"), text("Release"), text("Architecture"));
+    image.path("BuildDirectory").map(|directory| directory.join(name))
+}
+
+/// Puts `&b`, the build directory, and `&&` into the value of `Linux=`.
+fn expand_linux(text: &str, build_directory: Option<&Path>) -> Result<PathBuf> {
+    let mut result = String::new();
+    let mut rest = text.chars();
+    while let Some(c) = rest.next() {
+        match (c, c == '&') {
+            (_, true) => match rest.next() {
+                Some('&') => result.push('&'),
+                Some('b') => result.push_str(&build_directory.unwrap_or(Path::new("")).to_string_lossy()),
+                other => {
+                    let specifier: String = std::iter::once('&').chain(other).collect();
+                    return Err(RunError::unfit(
+                        format!("`{specifier}` in Linux={text} is no specifier"),
+                        "`&b` is the build directory and `&&` is `&`",
+                    ));
+                }
+            },
+            (c, false) => result.push(c),
+        }
+    }
+    let path = PathBuf::from(result);
+    Ok(std::path::absolute(&path).unwrap_or(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn targets() {
+        let tree = |source: &str, target: Option<&str>| {
+            Value::Map(BTreeMap::from([
+                ("source".to_owned(), Value::Path(source.into())),
+                ("target".to_owned(), target.map_or(Value::None, Value::text)),
+            ]))
+        };
+        let list = Value::List(vec![tree("/a", None), tree("/b", Some("x")), tree("/c", Some("/y"))]);
+        let targets = |prefix| trees(&list, prefix).into_iter().map(|tree| tree.target).collect::<Vec<_>>();
+        assert_eq!(targets("/root/src"), ["/root/src", "/root/src/x", "/y"].map(PathBuf::from));
+        assert_eq!(targets("/work/src"), ["/work/src", "/work/src/x", "/work/src/y"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn specifiers_of_the_kernel() {
+        assert_eq!(expand_linux("&b/a&&b", Some(Path::new("/build"))).unwrap(), Path::new("/build/a&b"));
+        assert!(expand_linux("/x&y", None).unwrap_err().to_string().contains("`&y`"));
+    }
+}

@@ -1,0 +1,131 @@
+//! Directories of the host in a virtual machine, through virtiofsd.
+//!
+//! Knows nothing of what they are for.
+
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+
+use super::error::{Result, RunError};
+use super::process::Helper;
+use super::terminal::hand_down;
+use super::tools::Tools;
+
+/// A longer name does not fit (the virtio specification, 5.11.4).
+const LONGEST_TAG: usize = 36;
+
+/// Whose files they are in the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owners {
+    /// Everyone keeps their own.
+    Kept,
+    /// The owner of the directory is root in the machine, and owns what is made there.
+    OwnerIsRoot,
+}
+
+/// The tag of a mount.
+///
+/// # Errors
+/// When it is too long.
+pub fn tag(target: &Path) -> Result<String> {
+    let tag = target.to_string_lossy().into_owned();
+    if tag.len() <= LONGEST_TAG {
+        return Ok(tag);
+    }
+    Err(RunError::unfit(
+        format!("`{tag}` is too long for a mount in a virtual machine, which may have {LONGEST_TAG} bytes"),
+        "choose a shorter target",
+    ))
+}
+
+/// The arguments for QEMU: a file system behind the socket. `number` keeps their names apart.
+pub fn arguments(socket: &Path, tag: &str, number: usize) -> Vec<String> {
+    let (socket, tag) = (super::qemu::escaped(socket), tag.replace(',', ",,"));
+    vec![
+        "-chardev".to_owned(),
+        format!("socket,id=fs{number},path={socket}"),
+        "-device".to_owned(),
+        format!("vhost-user-fs-pci,queue-size=1024,chardev=fs{number},tag={tag}"),
+    ]
+}
+
+/// A directory that is shared as long as this lives.
+pub struct Shared {
+    /// Where QEMU finds it.
+    pub socket: PathBuf,
+    /// The mount's tag.
+    pub tag: String,
+    _helper: Helper,
+}
+
+/// Shares `source`. The socket lies in `directory`.
+///
+/// # Errors
+/// When virtiofsd is missing or can't be started.
+pub fn start(
+    directory: &Path,
+    number: usize,
+    source: &Path,
+    tag: String,
+    owners: Owners,
+    tools: &Tools,
+) -> Result<Shared> {
+    let hint = "install virtiofsd, the one that is written in Rust (package virtiofsd)";
+    let virtiofsd = program(tools).ok_or_else(|| RunError::Missing {
+        program: "virtiofsd".to_owned(),
+        purpose: "show directories of the host to a virtual machine".to_owned(),
+        hint: hint.to_owned(),
+    })?;
+    let meta = source.metadata().map_err(RunError::io("share", source))?;
+    let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+    let owner =
+        Some((meta.uid(), meta.gid())).filter(|owner| owners == Owners::OwnerIsRoot && me.0 == 0 && *owner != me);
+    let socket = directory.join(format!("fs{number}"));
+    let listener = UnixListener::bind(&socket).map_err(RunError::io("make the socket", &socket))?;
+    hand_down(&listener).map_err(RunError::io("hand down the socket", &socket))?;
+    let mut command = tools.command(&virtiofsd);
+    command.args(options(me.0 == 0, owner.is_some(), owners)).arg("--shared-dir").arg(source);
+    command.args(["--fd", &listener.as_raw_fd().to_string()]);
+    if let Some((uid, gid)) = owner {
+        command.uid(uid).gid(gid);
+    }
+    Ok(Shared { socket, tag, _helper: Helper::start(&mut command)? })
+}
+
+/// The options that follow from who runs it. Another user than root gets a user namespace in which it is root, so that
+/// files of its own are root's in the machine.
+fn options(root: bool, other: bool, owners: Owners) -> Vec<&'static str> {
+    let mut options = vec!["--xattr", "--no-announce-submounts", "--log-level=error"];
+    if root && !other {
+        options.extend(["--sandbox=chroot", "--modcaps=-mknod"]);
+    } else {
+        options.push("--sandbox=namespace");
+    }
+    options.push(match owners {
+        Owners::Kept if root => "--inode-file-handles=prefer",
+        _ => "--inode-file-handles=never",
+    });
+    options
+}
+
+/// The program. An older one in C, which QEMU came with, takes other options.
+fn program(tools: &Tools) -> Option<PathBuf> {
+    tools.find(&["virtiofsd"]).filter(|path| !path.to_string_lossy().ends_with("/lib/qemu/virtiofsd"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags() {
+        assert_eq!(tag(Path::new("/root/src")).unwrap(), "/root/src");
+        assert!(tag(Path::new(&format!("/{}", "x".repeat(36)))).is_err());
+        assert_eq!(
+            arguments(Path::new("/s"), "a,b", 0),
+            ["-chardev", "socket,id=fs0,path=/s", "-device", "vhost-user-fs-pci,queue-size=1024,chardev=fs0,tag=a,,b"]
+        );
+    }
+}

@@ -1,0 +1,14 @@
+//! Images that boot, looked at with the tools for that: unified kernel images, boot loaders, signatures.
+//!
+//! Needs root and apt. A small Debian tree with ukify, bootctl and sbsigntool is built once and kept below `target/`.
+//! The trees hold systemd's own EFI programs; one of these stands for a kernel.
+
+#[allow(dead_code, reason = "what the tests of whole builds need besides")]
+mod support;
+
+#[path = "boot/images.rs"]
+mod images;
+#[path = "boot/project.rs"]
+mod project;
+#[path = "boot/refusals.rs"]
+mod refusals;

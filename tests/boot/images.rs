@@ -1,0 +1,114 @@
+//! What is in images that boot.
+
+use std::path::Path;
+
+use mkosi::boot::pe::{Program, identify, section};
+
+use crate::project::project;
+use crate::support::stores::directory;
+
+const UKI: &str = "image/boot/EFI/Linux/small-6.12.3.efi";
+
+fn text(path: &Path, name: &str) -> String {
+    let bytes = section(path, name).unwrap().unwrap_or_else(|| panic!("{} has no {name}", path.display()));
+    String::from_utf8_lossy(&bytes).trim_end_matches('\0').to_owned()
+}
+
+#[test]
+fn unified_images_are_made_for_each_kernel_and_again_for_another_command_line() {
+    let cache = directory("cache-");
+    let first = project(&cache, "");
+    first.build();
+    let uki = first.output(UKI);
+    assert_eq!(identify(&uki).unwrap(), Program::Uki);
+    assert_eq!(text(&uki, ".cmdline"), "quiet first");
+    assert_eq!(text(&uki, ".uname"), "6.12.3");
+    assert!(text(&uki, ".osrel").contains("IMAGE_ID=small"));
+    assert!(text(&uki, ".initrd").contains("an initrd"));
+    assert!(first.output("image/boot/EFI/Linux/small-6.9.1.efi").exists());
+    assert!(first.output("image/efi/EFI/BOOT/BOOTX64.EFI").exists());
+    assert!(!first.output("image/efi/loader/random-seed").exists());
+    // Beside the image lies what belongs to the newest kernel.
+    let bytes = |path: &Path| std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let made = bytes(&uki);
+    assert!(bytes(&first.output("image.efi")) == made);
+    assert!(text(&first.output("image.efi"), ".initrd").contains("an initrd"));
+    assert!(first.read("mkosi.output/image.initrd").contains("an initrd"));
+
+    let second = project(&directory("cache-"), "");
+    second.build();
+    assert!(bytes(&second.output(UKI)) == made, "another store, another image");
+
+    first.reconfigure("quiet first", "quiet second");
+    first.build_as_foretold().0.assert(&["kernel", "publish"]);
+    assert_eq!(text(&first.output(UKI), ".cmdline"), "quiet second");
+}
+
+#[test]
+fn what_boots_is_signed() {
+    let project = project(
+        &directory("cache-"),
+        "[Validation]\nSecureBoot=yes\nSecureBootSignTool=sbsign\n[Content]\nUnifiedKernelImageFormat=own-&k\n",
+    );
+    project.done(&["genkey"]);
+    let certificate = project.read("mkosi.crt");
+    project.write("src/certificate", &certificate);
+    project.script(
+        "mkosi.postoutput",
+        "cd \"$OUTPUTDIR\"\nfor f in image.efi image.vmlinuz; do sbverify --cert \"$SRCDIR/certificate\" $f; done",
+    );
+    let ran = project.build();
+    assert!(ran.stages.contains_key("postoutput"), "{}", ran.text);
+    let uki = project.output("image/boot/EFI/Linux/own-6.12.3.efi");
+    assert!(text(&uki, ".pcrsig").contains("sha256"));
+    assert!(text(&uki, ".pcrpkey").contains("PUBLIC KEY"));
+    for variable in ["PK", "KEK", "db"] {
+        assert!(project.output(&format!("image/efi/loader/keys/auto/{variable}.auth")).exists(), "{variable}");
+    }
+    // Neither the store nor a log has the key.
+    let key = project.read("mkosi.key");
+    let secret = key.lines().nth(3).unwrap();
+    let found = std::process::Command::new("grep").args(["-rlF", secret]).arg(&project.cache).output().unwrap();
+    assert!(found.stdout.is_empty(), "{}", String::from_utf8_lossy(&found.stdout));
+}
+
+#[test]
+fn kernels_without_unified_images_have_entries() {
+    let project = project(&directory("cache-"), "[Content]\nUnifiedKernelImages=none\n");
+    project.build();
+    let entry = project.read("mkosi.output/image/boot/loader/entries/small-6.12.3.conf");
+    for line in ["linux /small/6.12.3/vmlinuz", "options quiet first", "initrd /small/own.initrd"] {
+        assert!(entry.lines().any(|found| found == line), "{line} in {entry}");
+    }
+    for file in ["small/6.12.3/vmlinuz", "small/own.initrd", "loader/entries/small-6.9.1.conf"] {
+        assert!(project.output(&format!("image/boot/{file}")).exists(), "{file}");
+    }
+    assert!(!project.output("image.efi").exists());
+}
+
+#[test]
+fn outputs_that_are_efi_programs() {
+    let project = project(&directory("cache-"), "");
+    project.reconfigure("Format=directory", "Format=uki");
+    project.write(
+        "mkosi.uki-profiles/debug.conf",
+        "[UKIProfile]\nProfile=ID=debug\n        TITLE=With debugging\nCmdline=debug\n",
+    );
+    project.build();
+    let uki = project.output("image.efi");
+    assert_eq!(identify(&uki).unwrap(), Program::Uki);
+    assert_eq!(text(&uki, ".cmdline"), "quiet first");
+    assert!(text(&uki, ".profile").contains("ID="));
+    tool_profiles(&uki);
+    project.reconfigure("Format=uki", "Format=addon");
+    std::fs::remove_dir_all(project.path().join("mkosi.uki-profiles")).unwrap();
+    project.build();
+    assert_eq!(identify(&uki).unwrap(), Program::Addon);
+}
+
+/// The profile's own command line is a second section of that name.
+fn tool_profiles(uki: &Path) {
+    let bytes = std::fs::read(uki).unwrap();
+    let wanted = b"quiet first debug";
+    assert!(bytes.windows(wanted.len()).any(|window| window == wanted));
+}

@@ -1,0 +1,16 @@
+//! Disk images, opened by the tools that they are made for.
+//!
+//! Needs root and apt. A small Debian tree with systemd-repart and the programs of each file system is built once and
+//! kept below `target/`; the checks run in `mkosi.postoutput`, with the programs of that tree.
+
+#[allow(dead_code, reason = "what the tests of whole builds need besides")]
+mod support;
+
+#[path = "disk/equal.rs"]
+mod equal;
+#[path = "disk/extensions.rs"]
+mod extensions;
+#[path = "disk/images.rs"]
+mod images;
+#[path = "disk/project.rs"]
+mod project;

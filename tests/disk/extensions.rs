@@ -1,0 +1,86 @@
+//! System extensions, configuration extensions, portable services, and an EFI system partition alone.
+
+use crate::project::{add_keys, check, partition_names, project};
+use crate::support::Project;
+use crate::support::stores::directory;
+
+/// What is in the image, with what kind of file it is; the image as systemd takes it apart.
+const LOOK: &str = "\
+systemd-dissect --validate image.raw
+offset=$(sfdisk --json image.raw | sed -n 's/.*\"start\": *\\([0-9]*\\).*/\\1/p' | head -n 1)
+dd if=image.raw of=part bs=512 skip=\"$offset\" status=none
+fsck.erofs --extract=tree --preserve --overwrite part
+(cd tree && find . -type c -printf 'gone %p\\n' -o -printf '%p\\n' | sort) > list
+cp tree/usr/lib/extension-release.d/* tree/etc/extension-release.d/* . 2>/dev/null || true
+rm -rf part tree
+";
+
+fn list(project: &Project) -> Vec<String> {
+    project.read("mkosi.output/list").lines().map(str::to_owned).collect()
+}
+
+fn has(project: &Project, path: &str) -> bool {
+    list(project).iter().any(|line| line == path)
+}
+
+#[test]
+fn each_kind_holds_what_it_may_and_says_what_it_is_for() {
+    let project = project(&directory("cache-"), "Format=sysext\nImageId=app\nImageVersion=7\nSplitArtifacts=roothash");
+    check(&project, LOOK);
+    project.build();
+    assert_eq!(partition_names(&project), ["root-x86-64"]);
+    assert!(has(&project, "./usr/share/data/1") && has(&project, "./opt/app") && !has(&project, "./etc"));
+    assert_eq!(
+        project.read("mkosi.output/extension-release.image"),
+        "ID=debian\nVERSION_ID=13\nSYSEXT_ID=app\nSYSEXT_VERSION_ID=7\nSYSEXT_SCOPE=\"initrd system portable\"\n\
+         ARCHITECTURE=x86-64\n"
+    );
+    assert!(!project.output("image.roothash").exists());
+
+    add_keys(&project);
+    project.reconfigure("Format=sysext", "Format=confext");
+    project.configure("[Build]\nEnvironment=CONFEXT_SCOPE=system\n");
+    project.build();
+    assert_eq!(partition_names(&project), ["root-x86-64", "root-x86-64-verity", "root-x86-64-verity-sig"]);
+    assert!(has(&project, "./etc/hostname") && !has(&project, "./usr"));
+    let release = project.read("mkosi.output/extension-release.image");
+    assert!(release.contains("CONFEXT_ID=app\n") && release.contains("CONFEXT_SCOPE=system\n"), "{release}");
+    assert_eq!(project.read("mkosi.output/image.roothash").len(), 64);
+
+    project.configure("[Validation]\nVerity=hash\n");
+    project.build();
+    assert_eq!(partition_names(&project), ["root-x86-64", "root-x86-64-verity"]);
+
+    project.reconfigure("Format=confext", "Format=portable");
+    project.reconfigure("Verity=hash", "Verity=no");
+    project.build();
+    assert_eq!(partition_names(&project), ["root-x86-64"]);
+    for path in ["./etc/machine-id", "./etc/resolv.conf", "./etc/hostname", "./usr/lib/os-release"] {
+        assert!(has(&project, path), "{path} of {:?}", list(&project));
+    }
+}
+
+#[test]
+fn an_overlay_holds_the_difference_alone() {
+    let project = project(&directory("cache-"), "Format=sysext\nOverlay=yes");
+    project.write("mkosi.extra/usr/bin/more", "more\n");
+    project.script("mkosi.finalize", "rm \"$BUILDROOT/usr/share/data/1\"");
+    check(&project, LOOK);
+    project.build();
+    for path in ["./usr/bin/more", "./usr/lib/extension-release.d/extension-release.image", "gone ./usr/share/data/1"] {
+        assert!(has(&project, path), "{path} of {:?}", list(&project));
+    }
+    assert!(!has(&project, "./usr/share/data/2") && !has(&project, "./opt/app"), "{:?}", list(&project));
+}
+
+#[test]
+fn an_esp_is_a_disk_of_its_own() {
+    let project = project(&directory("cache-"), "Format=esp\nSectorSize=512\nBootable=no");
+    check(
+        &project,
+        "dd if=image.raw of=part bs=1M skip=1 count=36 status=none\nfsck.vfat -n part\nmdir -b -s -i part :: > list\nrm part",
+    );
+    project.build();
+    assert_eq!(partition_names(&project), ["esp"]);
+    assert!(has(&project, "::/EFI/Linux/7.efi") && has(&project, "::/loader.conf"), "{:?}", list(&project));
+}

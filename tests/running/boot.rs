@@ -1,0 +1,139 @@
+//! Virtual machines that really boot: a small initrd that mkosi makes, and the kernel of Debian for virtual machines.
+//! Emulated, since not every host has KVM.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+use crate::support::{Project, Ran, stores, tool};
+
+/// What the console needs, in an order in which they can be loaded.
+const MODULES: [&str; 6] =
+    ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_console"];
+
+/// Ends the machine with a status, through QEMU's device for that.
+const EXIT: &str = "#include <stdlib.h>\n#include <sys/io.h>\n\
+    int main(int count, char **words) { return iopl(3) || (outb(atoi(words[count - 1]), 0xf4), 0); }\n";
+
+/// Says what it was told on the console, and ends with the status that the kernel was given.
+const INIT: &str = "#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+for round in 1 2; do
+    for module in /modules/*.ko; do /bin/busybox insmod $module 2>/dev/null; done
+done
+until [ -c /dev/hvc0 ]; do /bin/busybox sleep 0.1; done
+exec > /dev/hvc0 2>&1
+echo booted
+/bin/busybox strings /sys/firmware/dmi/tables/DMI | /bin/busybox grep my.credential
+/bin/busybox sleep 1
+for word in $(/bin/busybox cat /proc/cmdline); do
+    case $word in status=*) /bin/exit-with ${word#status=} ;; esac
+done
+/bin/busybox poweroff -f
+";
+
+/// The kernel, unpacked from its package.
+fn unpacked() -> &'static Path {
+    static UNPACKED: OnceLock<PathBuf> = OnceLock::new();
+    UNPACKED.get_or_init(|| {
+        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel");
+        let done = place.join("unpacked");
+        if done.exists() {
+            return done;
+        }
+        std::fs::create_dir_all(&place).unwrap();
+        let architecture = tool(Command::new("dpkg").arg("--print-architecture"));
+        let newest = format!("linux-image-cloud-{}", architecture.trim());
+        let depends = tool(Command::new("apt-cache").args(["depends", "--important", &newest]));
+        let package = depends.split_whitespace().find(|word| word.starts_with("linux-image-") && **word != newest);
+        let package = package.unwrap_or_else(|| panic!("{newest} depends on no kernel: {depends}"));
+        tool(Command::new("apt-get").args(["download", package]).current_dir(&place));
+        let is_package = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "deb");
+        let file = std::fs::read_dir(&place).unwrap().flatten().map(|entry| entry.path()).find(is_package).unwrap();
+        let temporary = place.join("unpacking");
+        tool(Command::new("dpkg-deb").arg("-x").arg(&file).arg(&temporary));
+        std::fs::remove_file(file).unwrap();
+        std::fs::rename(temporary, &done).unwrap();
+        done
+    })
+}
+
+fn found(directory: &Path, matches: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
+    let mut entries: Vec<_> = std::fs::read_dir(directory).unwrap().flatten().collect();
+    entries.sort_by_key(std::fs::DirEntry::file_name);
+    entries.into_iter().find_map(|entry| match entry.file_type().unwrap().is_dir() {
+        true => found(&entry.path(), matches),
+        false => matches(&entry.file_name().to_string_lossy()).then(|| entry.path()),
+    })
+}
+
+/// A project whose image is the initrd.
+fn project() -> Project {
+    let project = Project::empty(&stores::fresh());
+    project.write(
+        "mkosi.conf",
+        "[Distribution]\nDistribution=debian\nRelease=trixie\n\
+         [Output]\nFormat=cpio\nCompressOutput=no\nOutputDirectory=mkosi.output\n\
+         [Content]\nBaseTrees=tree\n\
+         [Runtime]\nRAM=512M\nKVM=no\nTPM=no\nRuntimeNetwork=none\nCredentials=my.credential=told\n",
+    );
+    for directory in ["bin", "dev", "modules", "proc", "sys"] {
+        std::fs::create_dir_all(project.path().join("tree").join(directory)).unwrap();
+    }
+    let tree = project.path().join("tree");
+    std::fs::copy("/bin/busybox", tree.join("bin/busybox"))
+        .unwrap_or_else(|error| panic!("/bin/busybox: {error}: this test needs busybox-static"));
+    for (number, module) in MODULES.iter().enumerate() {
+        let name = format!("{module}.ko");
+        let file = found(unpacked(), &|file| file.starts_with(&name)).unwrap_or_else(|| panic!("no {name}"));
+        let target = tree.join(format!("modules/{number}-{name}"));
+        if file.extension().is_some_and(|extension| extension == "xz") {
+            let plain = Command::new("xz").arg("-dc").arg(&file).output().unwrap();
+            assert!(plain.status.success());
+            std::fs::write(target, plain.stdout).unwrap();
+        } else {
+            std::fs::copy(file, target).unwrap();
+        }
+    }
+    project.write("exit.c", EXIT);
+    tool(
+        Command::new("gcc").args(["-static", "-O1", "-o", "tree/bin/exit-with", "exit.c"]).current_dir(project.path()),
+    );
+    project.write("tree/init", INIT);
+    tool(Command::new("chmod").args(["0755", "tree/init"]).current_dir(project.path()));
+    project
+}
+
+fn boot(project: &Project, more: &[&str]) -> (Ran, Option<i32>) {
+    let kernel = found(&unpacked().join("boot"), &|name| name.starts_with("vmlinuz-")).unwrap();
+    let linux = format!("--linux={}", kernel.display());
+    let arguments = [&["-f", &linux], more, &["vm"]].concat();
+    let output = project.command(&arguments).output().unwrap();
+    let status = output.status.code();
+    (Ran::new(output), status)
+}
+
+/// Built by `-f`, booted by QEMU itself, with a credential, and the status of the system in it comes back.
+#[test]
+fn an_initrd_boots_and_ends_with_its_status() {
+    let project = project();
+    let (ran, status) = boot(&project, &["--firmware=linux", "--kernel-command-line-extra=status=7"]);
+    assert_eq!(status, Some(7), "{}{}", ran.stdout, ran.text);
+    assert!(ran.stdout.contains("booted"), "{}{}", ran.stdout, ran.text);
+    assert!(ran.stdout.contains("io.systemd.credential.binary:my.credential=dG9sZA=="), "{}", ran.stdout);
+    assert!(project.output("image.cpio").exists());
+}
+
+/// The same through UEFI firmware, and an end without a status.
+#[test]
+#[ignore = "takes minutes where it is emulated: make test-boot"]
+fn boot_through_firmware() {
+    let project = project();
+    for firmware in ["uefi", "uefi-secure-boot"] {
+        let (ran, status) = boot(&project, &[&format!("--firmware={firmware}")]);
+        assert_eq!(status, Some(0), "{}{}", ran.stdout, ran.text);
+        assert!(ran.stdout.contains("booted"), "{}{}", ran.stdout, ran.text);
+    }
+}
