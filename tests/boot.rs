@@ -3,7 +3,6 @@
 //! Needs root and apt. A small Debian tree with ukify, bootctl and sbsigntool is built once and kept below `target/`.
 //! The trees hold systemd's own EFI programs; one of these stands for a kernel.
 
-#[allow(dead_code, reason = "what the tests of whole builds need besides")]
 mod support;
 
 #[path = "boot/images.rs"]

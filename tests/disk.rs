@@ -3,7 +3,6 @@
 //! Needs root and apt. A small Debian tree with systemd-repart and the programs of each file system is built once and
 //! kept below `target/`; the checks run in `mkosi.postoutput`, with the programs of that tree.
 
-#[allow(dead_code, reason = "what the tests of whole builds need besides")]
 mod support;
 
 #[path = "disk/equal.rs"]

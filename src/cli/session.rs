@@ -1,6 +1,6 @@
 //! What building, explaining and cleaning have in common: the store, the compiled plan, and what is asked anew.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -53,15 +53,15 @@ impl Session {
 
     /// The nodes that the goals need, with their states.
     pub fn preview(&self, skipped: bool) -> Vec<Preview> {
-        let mut nodes: Vec<NodeId> = self.plan.ahead();
+        // In an order of need: a node that runs ahead may need a tools tree.
+        let mut nodes: BTreeSet<NodeId> = self.plan.closure(self.plan.ahead());
         nodes.extend(self.plan.wanted());
         if skipped {
             let goals = self.plan.goals.iter().filter_map(|image| self.plan.nodes.get(image));
             let more = goals.flat_map(|stages| stages.values().copied());
             nodes.extend(more.filter(|id| self.plan.graph[*id].skipped.is_some()));
-            nodes.sort();
-            nodes.dedup();
         }
+        let nodes: Vec<NodeId> = nodes.into_iter().collect();
         let hasher = Hasher::new(&self.store);
         preview(&self.plan, &nodes, &StoreLookup { store: &self.store, force: &self.force, hasher })
     }

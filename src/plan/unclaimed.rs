@@ -181,7 +181,7 @@ mod tests {
             ("SELinuxRelabel", Value::text("disabled"), at(3)),
             ("Bootloader", Value::text("systemd-boot"), at(4)),
             ("SplitArtifacts", Value::List(["uki", "kernel", "initrd"].map(Value::text).into()), at(5)),
-            ("SandboxTrees", Value::List(vec![Value::text("x")]), Origin::DefaultPath("/p/x".into())),
+            ("OpenPGPTool", Value::text("sq"), Origin::DefaultPath("/p/x".into())),
             ("VerityKey", Value::Path(PathBuf::from("/p/mkosi.key")), Origin::DefaultPath("/p/mkosi.key".into())),
             ("Dependencies", Value::List(vec![Value::text("base")]), at(6)),
             ("RAM", Value::Number(1), at(7)),
@@ -189,7 +189,7 @@ mod tests {
         ]);
         let mut told = unsupported(&image, &declarations());
         told.sort_by_key(|(name, _)| *name);
-        assert_eq!(told, [("SandboxTrees", Origin::DefaultPath("/p/x".into())), ("Sign", at(2))]);
+        assert_eq!(told, [("OpenPGPTool", Origin::DefaultPath("/p/x".into())), ("Sign", at(2))]);
     }
 
     #[test]

@@ -180,10 +180,8 @@ fn files_of(tree: &Path, directory: &Path) -> Vec<Mount> {
     let mut mounts = Vec::new();
     for entry in entries {
         let (source, target) = (entry.path(), directory.join(entry.file_name()));
-        let is = |path: &&str| Path::new(path) == target;
-        let mut shown =
-            ["/usr", "/opt"].iter().chain(&TOOL_DIRECTORIES).chain(&STORES).chain(&ETC).chain(&CERTIFICATES);
-        if shown.any(|path| is(path)) || OURS.iter().any(|path| is(path)) {
+        let shown = ["/usr", "/opt"].iter().chain(&TOOL_DIRECTORIES).chain(&STORES).chain(&ETC).chain(&CERTIFICATES);
+        if shown.chain(&OURS).any(|path| Path::new(path) == target) {
             continue;
         }
         match entry.file_type() {

@@ -17,7 +17,8 @@ Output=tools
 OutputDirectory=mkosi.output
 
 [Content]
-Packages=openssl
+Packages=libtss2-dev
+         openssl
          sbsigntool
          systemd
          systemd-boot-efi

@@ -5,6 +5,5 @@ mod commands;
 mod containers;
 mod host;
 // Half of it is for builds.
-#[allow(dead_code)]
 #[path = "../support/mod.rs"]
 mod support;

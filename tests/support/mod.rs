@@ -3,6 +3,8 @@
 //! Each project has a directory of its own; `CacheDirectory=` keeps its store away from the user's. Knows nothing of
 //! what a test wants to prove.
 
+#![allow(dead_code, reason = "each test program uses a part of this")]
+
 pub mod processes;
 pub mod repository;
 pub mod stores;

@@ -149,7 +149,7 @@ mod tests {
         };
         let (root, usr) = (partition("root-x86-64-verity", "bb"), partition("usr-x86-64-verity", "aa"));
         let plain = partition("root-x86-64", "");
-        assert_eq!(root_hash(&[plain.clone()]), None);
+        assert_eq!(root_hash(std::slice::from_ref(&plain)), None);
         assert_eq!(root_hash(&[plain.clone(), usr.clone()]), Some(("usrhash", "aa")));
         assert_eq!(root_hash(&[usr, plain, root]), Some(("roothash", "bb")));
     }
