@@ -29,7 +29,7 @@ mod wire;
 
 pub use host::{BIN, EXECUTABLE, HostRoot, PATH, SEARCH, Tools, host_root};
 pub use over::tools_arguments;
-pub use probe::probe_overlay;
+pub use probe::{probe_overlay, probe_served};
 pub use run::{Cancel, Error, Exit, Input, Output, set_executable};
 pub use serve::serve;
 pub use spec::{Mount, Spec};
@@ -50,7 +50,8 @@ pub fn hidden_entry() {
         userns::INIT => userns::main(&args),
         over::ENTRY => over::main(&args),
         probe::ENTRY => {
-            probe::main(std::path::Path::new(args.get(2).map_or("", |arg| arg.to_str().unwrap_or_default())))
+            let place = args.get(2).map_or("", |arg| arg.to_str().unwrap_or_default());
+            probe::main(std::path::Path::new(place), args.get(3).map(|arg| arg.to_str().unwrap_or_default()))
         }
         verb::ENTRY => verb::main(),
         _ => {}

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use super::Kind;
 use crate::config::Value;
@@ -77,13 +77,16 @@ fn record(
 ) -> Result<Option<Arc<Recorder>>, StageError> {
     let Some(recording) = cx.recording else { return Ok(None) };
     if can {
-        let view = View::open(path, hidden).map_err(StageError::io("open the sources in", path))?;
-        let recorder = recording.begin(&format!("file/{name}"), view);
-        match crate::sandbox::serve(Arc::clone(&recorder)) {
-            Ok(_) => return Ok(Some(recorder)),
+        // What the kernel has of this does not change during a run.
+        static SERVED: OnceLock<Result<(), String>> = OnceLock::new();
+        match SERVED.get_or_init(|| crate::sandbox::probe_served(cx.work.path())) {
+            Ok(()) => {
+                let view = View::open(path, hidden).map_err(StageError::io("open the sources in", path))?;
+                return Ok(Some(recording.begin(&format!("file/{name}"), view)));
+            }
             Err(reason) => {
                 cx.note(&format!("what is read of the sources can't be noted: {reason}"));
-                recording.refuse(&reason);
+                recording.refuse(reason);
             }
         }
     }
