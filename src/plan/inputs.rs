@@ -29,6 +29,15 @@ pub trait Digests: Sync {
         self.path(path, &[])
     }
 
+    /// The digest of a file of the host, `None` if there is none that can be read.
+    ///
+    /// # Errors
+    /// Why it can't be read for another reason: one that is there must not be taken for one that is not, since that
+    /// would be another key.
+    fn host(&self, path: &Path) -> Result<Option<Digest>, String> {
+        Ok(self.path(path, &[]).ok())
+    }
+
     /// The identity of a program of the host, `None` if there is none of that name.
     ///
     /// # Errors
@@ -340,8 +349,16 @@ pub(super) fn hash_inputs(
         .collect::<Result<HashMap<_, _>, _>>()?;
     let host = host
         .into_iter()
-        .map(|path| (path.to_owned(), digests.path(Path::new(path), &[]).unwrap_or_else(|_| missing_tool())))
-        .collect();
+        .map(|path| match digests.host(Path::new(path)) {
+            Ok(digest) => Ok((path.to_owned(), digest.unwrap_or_else(missing_tool))),
+            Err(message) => Err(PlanError::Input {
+                image: String::new(),
+                setting: "host-files".to_owned(),
+                path: PathBuf::from(path),
+                message,
+            }),
+        })
+        .collect::<Result<HashMap<_, _>, _>>()?;
     Ok(Hashed { paths, tools, host })
 }
 

@@ -54,10 +54,14 @@ impl Store {
             // From the look at the objects to the note that they are used, no clean-up may come between.
             let _gate = self.gate()?;
             let Some(stored) = read_record(&path, key)? else { return Ok(None) };
-            if !stored.record.objects().all(|object| self.place(&object).exists()) {
-                // It must not come back with an object of the same name that another run makes.
-                self.drop_record(key)?;
-                return Ok(None);
+            for object in stored.record.objects() {
+                let place = self.place(&object);
+                // What can't be looked at is not gone.
+                if !place.try_exists().context("look at", &place)? {
+                    // It must not come back with an object of the same name that another run makes.
+                    self.drop_record(key)?;
+                    return Ok(None);
+                }
             }
             self.using(Use::Record(*key))?;
             stored
