@@ -198,7 +198,6 @@ mod tests {
         let packages = || ("Packages", Value::List(vec![Value::text("bash")]), at(9));
         insta::assert_snapshot!(
             [
-                refused(&[format("oci", Origin::Default)]),
                 refused(&[format("oci", Origin::Option("--format=oci".to_owned()))]),
                 refused(&[format("tar", at(1)), ("Distribution", Value::text("arch"), at(2))]),
                 refused(&[format("disk", at(1)), ("RepartOffline", Value::Bool(false), at(5))]),
