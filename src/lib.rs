@@ -10,6 +10,7 @@ pub mod distro;
 pub mod exec;
 pub mod output;
 pub mod plan;
+pub mod reads;
 pub mod rootfs;
 pub mod run;
 pub mod sandbox;

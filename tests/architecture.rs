@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 /// The modules from the lowest to the topmost. Modules of one line don't use each other unless named in `BESIDE`.
 const LAYERS: &[&[&str]] = &[
     &["types"],
+    &["reads"],
     &["config", "rootfs", "sandbox", "store"],
     &["boot", "distro", "output"],
     &["stage"],

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use mkosi::sandbox::{
-    Cancel, Error, Exit, HostRoot, Input, Mount, Output, PATH, Spec, host_root, probe_overlay, set_executable,
+    Cancel, Error, Exit, HostRoot, Input, Mount, Output, PATH, Spec, host_root, probe_overlay, probe_served,
+    set_executable,
 };
 
 #[path = "sandbox/chroot.rs"]
@@ -416,5 +417,9 @@ fn the_probe_tells_whether_overlays_work() {
     probe_overlay(dir.path()).unwrap();
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
     let text = probe_overlay(Path::new("/proc")).unwrap_err();
+    assert!(text.contains("/proc"), "{text}");
+    probe_served(dir.path()).unwrap();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    let text = probe_served(Path::new("/proc")).unwrap_err();
     assert!(text.contains("/proc"), "{text}");
 }

@@ -442,7 +442,7 @@ fn a_shell_looks_into_any_place_of_the_graph() {
     for (at, said) in [
         ("postint", "did you mean `postinst`"),
         ("prepare", "no part of the image"),
-        ("publish", "main/configure was not built yet"),
+        ("publish", "main/kernel was not built yet"),
         ("before:base", "works on no tree"),
         ("during:base", "neither `before:` nor `after:`"),
     ] {

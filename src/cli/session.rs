@@ -62,7 +62,8 @@ impl Session {
             nodes.extend(more.filter(|id| self.plan.graph[*id].skipped.is_some()));
         }
         let nodes: Vec<NodeId> = nodes.into_iter().collect();
-        preview(&self.plan, &nodes, &StoreLookup { store: &self.store, force: &self.force })
+        let hasher = Hasher::new(&self.store);
+        preview(&self.plan, &nodes, &StoreLookup { store: &self.store, force: &self.force, hasher })
     }
 }
 

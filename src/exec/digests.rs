@@ -1,5 +1,6 @@
 //! Digests of host files for the compiler, through the store's stat cache.
 
+use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
 use std::path::{Path, PathBuf};
 
 use crate::plan::Digests;
@@ -30,6 +31,14 @@ impl Digests for HostDigests<'_> {
         self.hasher.tree(path, &options).map_err(|error| error.to_string())
     }
 
+    fn host(&self, path: &Path) -> Result<Option<Digest>, String> {
+        match std::fs::File::open(path) {
+            // A stage that runs as this user can't read it either.
+            Err(error) if matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) => Ok(None),
+            _ => self.path(path, &[]).map(Some),
+        }
+    }
+
     fn keeps_owners(&self) -> bool {
         !crate::sandbox::has_single_id()
     }
@@ -39,5 +48,31 @@ impl Digests for HostDigests<'_> {
             Some(path) => self.hasher.file(&path).map(Some).map_err(|error| error.to_string()),
             None => Ok(None),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    #[test]
+    fn a_host_file_that_is_there_is_not_taken_for_one_that_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(&dir.path().join("store")).unwrap();
+        let path = dir.path().join("keyring");
+        std::fs::write(&path, "keys").unwrap();
+        let absent = dir.path().join("absent");
+        let hasher = Hasher::new(&store);
+        let digests = HostDigests::new(&hasher);
+        let known = digests.host(&path).unwrap();
+        assert!(known.is_some());
+        assert_eq!(digests.host(&absent).unwrap(), None);
+        // A store that can't keep what was learnt of a changed file.
+        std::fs::write(&path, "other keys").unwrap();
+        std::fs::remove_dir_all(store.dir().join("tmp")).unwrap();
+        let fresh = Hasher::new(&store);
+        assert!(HostDigests::new(&fresh).host(&path).is_err());
+        assert_eq!(HostDigests::new(&fresh).host(&absent).unwrap(), None);
     }
 }

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::node::{Job, Made};
-use super::{Options, Shared};
+use super::{Options, Shared, reads};
 use crate::plan::{self, NodeId, Plan};
 use crate::sandbox::{Cancel, Exit};
 use crate::stage::{Left, Outputs, StageError, shell};
-use crate::store::{Artifact, Failed, Store, StoreError};
+use crate::store::{Artifact, Failed, Hasher, Store, StoreError};
+use crate::types::Digest;
 use crate::types::suggest::nearest;
 
 /// A place in the graph.
@@ -80,7 +81,8 @@ pub fn look(
 ) -> Result<Exit, LookError> {
     let id = find(plan, place)?;
     let node = &plan.graph[id];
-    let mut known = Known { plan, store, outputs: HashMap::new(), old: false };
+    let hasher = Hasher::new(store);
+    let mut known = Known { plan, store, hasher: &hasher, outputs: HashMap::new(), old: false };
     let mut needs = known.needs(id);
     let failed = if place.before { None } else { store.failed(&node.slot())? };
     let layers = match &failed {
@@ -96,6 +98,7 @@ pub fn look(
     let (options, cancel, shared, made) = (Options::default(), Cancel::default(), Shared::default(), Made::default());
     let job = Job {
         store,
+        hasher: &hasher,
         options: &options,
         observer: &(),
         cancel: &cancel,
@@ -110,7 +113,7 @@ pub fn look(
     let work = store.work_dir("shell")?;
     let layers = layers.iter().map(|digest| store.need_layer(digest)).collect::<Result<Vec<_>, _>>()?;
     let mut log = std::io::sink();
-    let mut context = job.context(&view, &tools, &work, layers, &mut log);
+    let mut context = job.context(&view, &tools, &work, layers, None, &mut log);
     let left = failed.as_ref().map(|failed: &Failed| Left(failed.dir.clone()));
     Ok(shell(&mut context, left.as_ref(), command)?)
 }
@@ -134,6 +137,7 @@ fn find(plan: &Plan, place: &Place) -> Result<NodeId, LookError> {
 struct Known<'a> {
     plan: &'a Plan,
     store: &'a Store,
+    hasher: &'a Hasher,
     outputs: HashMap<NodeId, Option<Outputs>>,
     /// Whether something was taken from a build of another configuration.
     old: bool,
@@ -147,7 +151,7 @@ impl Known<'_> {
         place: &Place,
         id: NodeId,
         needs: &mut BTreeMap<String, Artifact>,
-    ) -> Result<Vec<crate::types::Digest>, LookError> {
+    ) -> Result<Vec<Digest>, LookError> {
         let not_built = |of: NodeId| {
             let node = &self.plan.graph[of];
             LookError::NotBuilt { image: node.image.name.clone(), stage: node.stage.clone() }
@@ -195,9 +199,13 @@ impl Known<'_> {
         }
         let node = &self.plan.graph[id];
         let needs = self.needs(id);
-        let key = plan::key_of(&node.stage, &node.decl, &plan::node_inputs(node, &needs));
+        let inputs = plan::node_inputs(node, &needs);
         // A record that can't be read is as good as none.
-        let current = self.store.record(&key).ok().flatten();
+        let mut record = |key: &Digest| self.store.record(key).ok().flatten();
+        let current = match node.traced.is_empty() {
+            true => record(&plan::key_of(&node.stage, &node.decl, &inputs)),
+            false => reads::find(self.store, self.hasher, node, &inputs, &mut record),
+        };
         let record = current.or_else(|| {
             let last = self.store.last(&node.slot()).ok().flatten();
             self.old |= last.is_some();

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::Force;
-use crate::plan::{Lookup, NodeId, Plan};
+use super::{Force, reads};
+use crate::plan::{Lookup, NodeId, Plan, Reason};
 use crate::stage::publish;
-use crate::store::{Artifact, Record, Slot, Store};
+use crate::store::{Artifact, Hasher, Record, Slot, Store};
 use crate::types::Digest;
 
 /// Looks things up in a store.
@@ -14,6 +14,8 @@ pub struct StoreLookup<'a> {
     pub store: &'a Store,
     /// What is ignored of it.
     pub force: &'a Force,
+    /// Digests of host files.
+    pub hasher: Hasher,
 }
 
 impl Lookup for StoreLookup<'_> {
@@ -24,6 +26,14 @@ impl Lookup for StoreLookup<'_> {
 
     fn last(&self, slot: &Slot) -> Option<Record> {
         self.store.last(slot).ok().flatten()
+    }
+
+    fn read(&self, plan: &Plan, id: NodeId, inputs: &BTreeMap<String, Digest>) -> Option<Record> {
+        reads::find(self.store, &self.hasher, &plan.graph[id], inputs, &mut |key| self.record(key))
+    }
+
+    fn read_changes(&self, plan: &Plan, id: NodeId, last: &Record) -> Vec<Reason> {
+        reads::changes(self.store, &self.hasher, &plan.graph[id], last)
     }
 
     fn unpublished(&self, plan: &Plan, id: NodeId, needs: &BTreeMap<String, Artifact>) -> Option<String> {

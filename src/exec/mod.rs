@@ -9,6 +9,7 @@ mod look;
 mod lookup;
 mod node;
 mod observer;
+mod reads;
 mod scheduler;
 mod tools;
 

@@ -8,12 +8,14 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::reads::{self, Inputs, Settled};
 use super::{Event, ExecError, Observer, Options, Outcome, Shared};
 use crate::config::View;
 use crate::plan::{self, Node, NodeId, Reason, RootAccess, Sources};
+use crate::reads::Recording;
 use crate::sandbox::Cancel;
 use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError, Tools};
-use crate::store::{Artifact, Layer, Record, Slot, Store, WorkDir};
+use crate::store::{Artifact, Hasher, Layer, Record, Slot, Store, WorkDir};
 use crate::types::Digest;
 
 /// How much of a node's output its log keeps, in bytes. A command that prints without end must not fill the disk.
@@ -29,6 +31,8 @@ const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
 pub struct Job<'a> {
     /// The store.
     pub store: &'a Store,
+    /// Digests of host files.
+    pub hasher: &'a Hasher,
     /// The run's options.
     pub options: &'a Options,
     /// Who is told.
@@ -61,9 +65,25 @@ pub struct Done {
 }
 
 impl Job<'_> {
-    fn key(&self) -> (Digest, BTreeMap<String, Digest>) {
+    /// The inputs that are known before the stage runs, and the digest that stands for them: the node's key, or with
+    /// traced sources the key of all else.
+    fn key(&self) -> (Digest, Inputs) {
         let inputs = plan::node_inputs(self.node, &self.needs);
-        (plan::key_of(&self.node.stage, &self.node.decl, &inputs), inputs)
+        let key = match self.node.traced.is_empty() {
+            true => plan::key_of(&self.node.stage, &self.node.decl, &inputs),
+            false => plan::pre_key_of(self.node, &inputs),
+        };
+        (key, inputs)
+    }
+
+    /// The record that can stand for a run.
+    fn found(&self) -> Option<Record> {
+        let (key, inputs) = self.key();
+        let mut usable = |key: &Digest| if self.ignores(key) { None } else { self.usable_record(key) };
+        if self.node.traced.is_empty() {
+            return usable(&key);
+        }
+        reads::find(self.store, self.hasher, self.node, &inputs, &mut usable)
     }
 
     pub(super) fn view(&self) -> View {
@@ -78,12 +98,8 @@ impl Job<'_> {
                 Some(_) => None,
             };
         }
-        let (key, _) = self.key();
-        if self.ignores(&key) {
-            return None;
-        }
-        let record = self.usable_record(&key)?;
-        self.remember(&key);
+        let record = self.found()?;
+        self.remember(&record.key);
         // Explanations only, as above: what failed here once does no longer.
         let _ = self.store.forget_failed(&self.node.slot());
         Some(Done { outputs: record.outputs, outcome: Outcome::Cached })
@@ -165,7 +181,7 @@ impl Job<'_> {
             let why = stage::publish::unpublished(self.store, &self.view(), &self.needs).map(Reason::Output);
             self.observer.event(Event::Started { id: self.id, reasons: why.as_slice() });
             let begun = Instant::now();
-            let outputs = self.call(code, log)?;
+            let outputs = self.call(code, log, None)?;
             return Ok(Done { outputs, outcome: Outcome::Ran { duration: begun.elapsed(), same: false } });
         }
         let (key, inputs) = self.key();
@@ -173,24 +189,45 @@ impl Job<'_> {
         if self.cancel.is_cancelled() {
             return Err(StageError::Cancelled);
         }
-        if !self.ignores(&key)
-            && let Some(record) = self.usable_record(&key)
-        {
-            self.remember(&key);
+        if let Some(record) = self.found() {
+            self.remember(&record.key);
             return Ok(Done { outputs: record.outputs, outcome: Outcome::Cached });
         }
         let last = self.store.last(&self.node.slot()).ok().flatten();
         let reasons = match &self.forced {
             Some(why) => vec![Reason::Asked(why.clone())],
-            None => plan::explain(&key, &inputs, last.as_ref()),
+            None if self.node.traced.is_empty() => plan::explain(&key, &inputs, last.as_ref()),
+            None => {
+                let changes = last.as_ref().map(|last| reads::changes(self.store, self.hasher, self.node, last));
+                plan::explain_read(&key, &inputs, changes.unwrap_or_default(), last.as_ref())
+            }
         };
         self.observer.event(Event::Started { id: self.id, reasons: &reasons });
         let begun = Instant::now();
-        let outputs = self.call(code, log)?;
+        let recording = (!self.node.traced.is_empty()).then(Recording::default);
+        let outputs = self.call(code, log, recording.as_ref())?;
         let duration = begun.elapsed();
         let size = self.store.artifacts_size(outputs.values());
         let same = last.is_some_and(|last| last.outputs == outputs);
         let finished = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
+        let (mut key, mut inputs, mut traced) = (key, inputs, None);
+        if let Some(recording) = &recording {
+            if let Some(text) = reads::refusal(recording) {
+                self.observer.event(Event::Note { id: self.id, text: &text });
+            }
+            match reads::settle(self.store, self.hasher, self.node, &inputs, recording)? {
+                Settled::Same { inputs: all, shape, read } => {
+                    key = plan::key_of(&self.node.stage, &self.node.decl, &all);
+                    inputs = all;
+                    traced = Some((shape, read));
+                }
+                Settled::Changed(path) => {
+                    let text = format!("`{path}` changed while it was read: the result is not kept for the next time");
+                    self.observer.event(Event::Note { id: self.id, text: &text });
+                    return Ok(Done { outputs, outcome: Outcome::Ran { duration, same } });
+                }
+            }
+        }
         self.store.put_record(&Record {
             key,
             kind: self.node.stage.clone(),
@@ -199,13 +236,23 @@ impl Job<'_> {
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             size,
             finished,
+            read: traced.as_ref().map(|(_, read)| Box::new(read.clone())),
         })?;
+        // Afterwards, so that no clean-up finds it without its record.
+        if let Some((shape, read)) = &traced {
+            self.store.put_shape(&read.pre, shape)?;
+        }
         self.store.set_last(&self.node.slot(), &key)?;
         made(self.made).insert(key);
         Ok(Done { outputs, outcome: Outcome::Ran { duration, same } })
     }
 
-    fn call(&self, code: stage::StageFn, log: &mut Log<'_>) -> Result<Outputs, StageError> {
+    fn call(
+        &self,
+        code: stage::StageFn,
+        log: &mut Log<'_>,
+        recording: Option<&Recording>,
+    ) -> Result<Outputs, StageError> {
         let view = self.view();
         let work = self.store.work_dir(&self.node.stage)?;
         let tools = self.tools()?;
@@ -215,7 +262,7 @@ impl Job<'_> {
             }
             _ => Vec::new(),
         };
-        let mut context = self.context(&view, &tools, &work, layers, log);
+        let mut context = self.context(&view, &tools, &work, layers, recording, log);
         let outputs = code(&mut context);
         let opened = context.opened.take();
         let outputs = match outputs {
@@ -249,6 +296,7 @@ impl Job<'_> {
         tools: &'c Tools,
         work: &'c WorkDir,
         layers: Vec<Layer>,
+        recording: Option<&'c Recording>,
         log: &'c mut (dyn Write + Send),
     ) -> Context<'c> {
         Context {
@@ -256,6 +304,7 @@ impl Job<'_> {
             view,
             needs: self.stage_needs(),
             sources: self.sources(),
+            recording,
             layers,
             profile: profile(self.node),
             tools,

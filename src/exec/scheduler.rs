@@ -9,7 +9,7 @@ use super::{Event, ExecError, Force, Observer, Outcome, Shared};
 use crate::plan::{NodeId, Plan, Pool};
 use crate::sandbox::Cancel;
 use crate::stage::{Outputs, StageError};
-use crate::store::{Artifact, Store};
+use crate::store::{Artifact, Hasher, Store};
 
 /// How a run goes about it.
 #[derive(Clone, Debug, Default)]
@@ -54,6 +54,7 @@ type Message = (NodeId, Result<Done, ExecError>);
 struct Run<'a> {
     plan: &'a Plan,
     store: &'a Store,
+    hasher: &'a Hasher,
     options: &'a Options,
     observer: &'a dyn Observer,
     cancel: &'a Cancel,
@@ -99,12 +100,13 @@ pub(super) fn execute_nodes(
     let wanted: BTreeSet<NodeId> = wanted.into_iter().filter(|id| plan.graph[*id].skipped.is_none()).collect();
     observer.event(Event::Begin { nodes: wanted.len() });
     let forced = wanted.iter().filter_map(|id| options.force.reason(&plan.graph[*id]).map(|why| (*id, why))).collect();
-    let nothing_made = Made::default();
+    let (nothing_made, hasher) = (Made::default(), Hasher::new(store));
     let mut run = Run {
         shared,
         nothing_made: &nothing_made,
         plan,
         store,
+        hasher: &hasher,
         options,
         observer,
         cancel,
@@ -161,6 +163,7 @@ impl<'a> Run<'a> {
                 let node = &self.plan.graph[id];
                 let job = Job {
                     store: self.store,
+                    hasher: self.hasher,
                     options: self.options,
                     observer: self.observer,
                     cancel: self.cancel,

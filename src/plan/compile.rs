@@ -5,6 +5,7 @@
 //! things that they need came out equal, meet in the store by their key.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -64,6 +65,8 @@ pub struct Node {
     pub inputs: BTreeMap<String, Digest>,
     /// Where each file input comes from, by the input's name.
     pub sources: BTreeMap<String, Source>,
+    /// The file inputs of which just what is read enters the key; none of them is in `inputs`.
+    pub traced: BTreeSet<String>,
     /// Why the stage is not part of the image.
     pub skipped: Option<String>,
     /// Whether cached results are not to be used for it (`Incremental=no`).
@@ -208,6 +211,7 @@ impl Builder<'_> {
             images: BTreeSet::from([image.name.clone()]),
             inputs: BTreeMap::new(),
             sources: BTreeMap::new(),
+            traced: BTreeSet::new(),
             skipped: unmet(image, decl),
             fresh: incremental.is_some_and(|s| s.origin != Origin::Default && s.value.is_empty_or_no()),
         };
@@ -308,7 +312,9 @@ impl Builder<'_> {
                 });
             }
             let place = (input.path.clone(), input.hidden.clone(), input.owners);
-            if let Some(digest) = self.hashed.paths.get(&place).filter(|_| input.keyed) {
+            if input.traced {
+                node.traced.insert(input.name.clone());
+            } else if let Some(digest) = self.hashed.paths.get(&place).filter(|_| input.keyed) {
                 node.inputs.insert(input.name.clone(), *digest);
             }
             node.sources.insert(input.name, Source::Host { path: input.path, hidden: input.hidden });
@@ -398,6 +404,17 @@ impl Builder<'_> {
         encoder.str(&node.stage).number(node.decl.version).number(u64::from(node.fresh)).map(&node.inputs);
         if node.decl.publishes {
             encoder.str(&node.image.name);
+        }
+        // What is read of these is not known yet, so they have to be the very same.
+        encoder.list(node.traced.len());
+        for name in &node.traced {
+            encoder.str(name);
+            if let Some(Source::Host { path, hidden }) = node.sources.get(name) {
+                encoder.bytes(path.as_os_str().as_bytes()).list(hidden.len());
+                for path in hidden {
+                    encoder.bytes(path.as_os_str().as_bytes());
+                }
+            }
         }
         encoder.list(edges.len());
         for (input, (need, output)) in edges {

@@ -98,6 +98,10 @@ pub struct SandboxProfile {
     /// The network.
     #[serde(default)]
     pub network: Network,
+    /// Conditions under which just what a command reads of the sources enters the key: all must hold, and without any
+    /// all of the sources does.
+    #[serde(default)]
+    pub traced: Vec<String>,
 }
 
 /// One stage as declared.
@@ -199,6 +203,12 @@ impl StageDecl {
             (true, false) => Programs::Unkeyed,
             (true, true) => Programs::None,
         }
+    }
+
+    /// Whether for an image just what is read of the sources enters the key.
+    pub fn traces(&self, image: &Image) -> bool {
+        let conditions = &self.parsed.traced;
+        !conditions.is_empty() && conditions.iter().all(|condition| condition.holds(image))
     }
 
     /// Every output, the tree first.

@@ -17,6 +17,25 @@ pub enum Change {
     Removed,
 }
 
+/// How something that was read differs from when it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReadChange {
+    /// It was looked for in vain, and is there now.
+    Appeared,
+    /// It is gone.
+    Gone,
+    /// A directory is a file now, or the like.
+    Replaced,
+    /// Its content.
+    Content,
+    /// The names in it.
+    Names,
+    /// Where it points.
+    Target,
+    /// Its mode, size or capabilities.
+    Attributes,
+}
+
 /// One reason for a node to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -28,6 +47,13 @@ pub enum Reason {
         name: String,
         /// How it differs.
         change: Change,
+    },
+    /// Something that it read of its sources differs.
+    Read {
+        /// The path, as the user knows it.
+        path: String,
+        /// How it differs.
+        change: ReadChange,
     },
     /// All inputs are as they were, but the result is no longer in the store.
     Gone,
@@ -52,6 +78,15 @@ impl fmt::Display for Reason {
             Self::Needs { stage } => write!(f, "needs `{stage}`, which runs"),
             Self::Tools => f.write_str("needs the tools tree, which is being made"),
             Self::Asked(what) | Self::Output(what) => f.write_str(what),
+            Self::Read { path, change } => match change {
+                ReadChange::Appeared => write!(f, "`{path}` is there now (it was looked for)"),
+                ReadChange::Gone => write!(f, "`{path}` is gone"),
+                ReadChange::Replaced => write!(f, "`{path}` is something else now"),
+                ReadChange::Content => write!(f, "`{path}` changed"),
+                ReadChange::Names => write!(f, "the names in `{path}` changed"),
+                ReadChange::Target => write!(f, "`{path}` points elsewhere"),
+                ReadChange::Attributes => write!(f, "`{path}` has another mode or size"),
+            },
             Self::Input { name, change } => {
                 let how = match change {
                     Change::Changed => "changed",
@@ -119,6 +154,40 @@ pub fn explain(key: &Digest, inputs: &BTreeMap<String, Digest>, last: Option<&Re
     reasons
 }
 
+/// The reasons for a node to run that no earlier run fits: `inputs` are all but its traced sources, `pre` is their key,
+/// `changes` what differs of what its last run read.
+pub fn explain_read(
+    pre: &Digest,
+    inputs: &BTreeMap<String, Digest>,
+    changes: Vec<Reason>,
+    last: Option<&Record>,
+) -> Vec<Reason> {
+    let Some(last) = last else {
+        return vec![Reason::Never];
+    };
+    let mut reasons = Vec::new();
+    for (name, digest) in inputs {
+        match last.inputs.get(name) {
+            Some(old) if old == digest => {}
+            Some(_) => reasons.push(Reason::Input { name: name.clone(), change: Change::Changed }),
+            None => reasons.push(Reason::Input { name: name.clone(), change: Change::Added }),
+        }
+    }
+    let known = |name: &&String| inputs.contains_key(*name) || name.starts_with("file/BuildSources/");
+    for name in last.inputs.keys().filter(|name| !known(name)) {
+        reasons.push(Reason::Input { name: name.clone(), change: Change::Removed });
+    }
+    reasons.extend(changes);
+    if reasons.is_empty() {
+        reasons.push(match &last.read {
+            Some(read) if read.pre == *pre => Reason::Gone,
+            Some(_) => Reason::Asked("mkosi itself makes it another way now".to_owned()),
+            None => Reason::Asked("what it reads of the sources is not known yet".to_owned()),
+        });
+    }
+    reasons
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +216,7 @@ mod tests {
             duration_ms: 0,
             size: 0,
             finished: 0,
+            read: None,
         };
         let now = inputs(&[
             ("setting/Packages", "b"),

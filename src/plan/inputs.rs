@@ -29,6 +29,15 @@ pub trait Digests: Sync {
         self.path(path, &[])
     }
 
+    /// The digest of a file of the host, `None` if there is none that can be read.
+    ///
+    /// # Errors
+    /// Why it can't be read for another reason: one that is there must not be taken for one that is not, since that
+    /// would be another key.
+    fn host(&self, path: &Path) -> Result<Option<Digest>, String> {
+        Ok(self.path(path, &[]).ok())
+    }
+
     /// The identity of a program of the host, `None` if there is none of that name.
     ///
     /// # Errors
@@ -231,6 +240,8 @@ pub(super) struct FileInput {
     /// Whether the owners of files count: a base is a whole tree, and what else lies in a project belongs to whoever
     /// cloned it.
     pub owners: bool,
+    /// Whether what is read of it is found out when the stage runs, so that it is not hashed before.
+    pub traced: bool,
     /// Whether it is in the key.
     pub keyed: bool,
 }
@@ -238,6 +249,7 @@ pub(super) struct FileInput {
 /// The file inputs of a stage for an image.
 pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
     let mut inputs = Vec::new();
+    let traces = decl.traces(image);
     for setting in &decl.files {
         let value = image.get(setting);
         let items = match value {
@@ -253,6 +265,7 @@ pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
                     hidden: Vec::new(),
                     image: Some(DEFAULT_INITRD),
                     owners: false,
+                    traced: false,
                     keyed: true,
                 });
             }
@@ -273,6 +286,7 @@ pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
                     hidden,
                     image: None,
                     owners: setting == "BaseTrees",
+                    traced: traces && setting == "BuildSources",
                     keyed: true,
                 });
             }
@@ -297,6 +311,7 @@ fn tool_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
         hidden: Vec::new(),
         image: None,
         owners,
+        traced: false,
         keyed,
     };
     let search = image.get("ExtraSearchPaths").paths().into_iter().enumerate();
@@ -337,7 +352,8 @@ pub(super) fn hash_inputs(
                 tools.extend(decl.named_tools());
             }
             host.extend(decl.host_files.iter().map(String::as_str));
-            for input in file_inputs(image, decl).into_iter().filter(|input| input.keyed) {
+            let hashed = |input: &FileInput| input.keyed && !input.traced;
+            for input in file_inputs(image, decl).into_iter().filter(hashed) {
                 if input.image.is_none() && outputs.producer(&input.path, own).is_none() {
                     let place = (input.path, input.hidden, input.owners);
                     wanted.entry(place).or_insert((image.name.clone(), input.setting));
@@ -369,8 +385,16 @@ pub(super) fn hash_inputs(
         .collect::<Result<HashMap<_, _>, _>>()?;
     let host = host
         .into_iter()
-        .map(|path| (path.to_owned(), digests.path(Path::new(path), &[]).unwrap_or_else(|_| missing_tool())))
-        .collect();
+        .map(|path| match digests.host(Path::new(path)) {
+            Ok(digest) => Ok((path.to_owned(), digest.unwrap_or_else(missing_tool))),
+            Err(message) => Err(PlanError::Input {
+                image: String::new(),
+                setting: "host-files".to_owned(),
+                path: PathBuf::from(path),
+                message,
+            }),
+        })
+        .collect::<Result<HashMap<_, _>, _>>()?;
     Ok(Hashed { paths, tools, host })
 }
 

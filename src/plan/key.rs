@@ -12,7 +12,17 @@ pub fn key_of(stage: &str, decl: &StageDecl, inputs: &BTreeMap<String, Digest>) 
     Encoder::new("mkosi.key", 1).str(stage).number(decl.version).map(inputs).finish()
 }
 
-/// All inputs of a node, once the artifacts that it needs are known: `needs` holds them by the input's name.
+/// The key of all inputs of a node but its traced sources: what it looked at in earlier runs is kept under it.
+pub fn pre_key_of(node: &Node, inputs: &BTreeMap<String, Digest>) -> Digest {
+    let mut encoder = Encoder::new("mkosi.prekey", 1);
+    encoder.str(&node.stage).number(node.decl.version).map(inputs).list(node.traced.len());
+    for name in &node.traced {
+        encoder.str(name);
+    }
+    encoder.finish()
+}
+
+/// All inputs of a node but its traced sources, once the artifacts that it needs are known: `needs` holds them by the input's name.
 pub fn node_inputs(node: &Node, needs: &BTreeMap<String, Artifact>) -> BTreeMap<String, Digest> {
     let mut inputs = node.inputs.clone();
     let keyed = needs.iter().filter(|(name, _)| !name.starts_with(UNKEYED));

@@ -52,6 +52,8 @@ pub struct Parsed {
     pub when: Vec<Condition>,
     /// Conditions whose outcome the stage may ask for.
     pub tests: Vec<Condition>,
+    /// Conditions under which what is read of the sources is noted.
+    pub traced: Vec<Condition>,
     /// The stage whose tree it works on.
     pub tree: Option<Need>,
     /// Outputs of other stages that enter the key.
@@ -75,6 +77,7 @@ impl Parsed {
         Ok(Self {
             when: decl.when.iter().map(condition).collect::<Result<_, _>>()?,
             tests: decl.tests.iter().map(condition).collect::<Result<_, _>>()?,
+            traced: decl.sandbox.traced.iter().map(condition).collect::<Result<_, _>>()?,
             tree: decl.tree.as_ref().map(need).transpose()?,
             needs: decl.needs.iter().map(need).collect::<Result<_, _>>()?,
             unkeyed_needs: decl.unkeyed_needs.iter().map(need).collect::<Result<_, _>>()?,
@@ -90,6 +93,6 @@ impl Parsed {
     /// Every condition.
     pub(super) fn conditions(&self) -> impl Iterator<Item = &Condition> {
         let needs = self.all_needs().filter_map(|need| need.condition.as_ref());
-        self.when.iter().chain(&self.tests).chain(needs)
+        self.when.iter().chain(&self.tests).chain(&self.traced).chain(needs)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::inputs::TOOLS;
-use super::{NodeId, Plan, Reason, explain, key_of, node_inputs};
+use super::{NodeId, Plan, Reason, explain, explain_read, key_of, node_inputs, pre_key_of};
 use crate::store::{Artifact, Record, Slot};
 use crate::types::Digest;
 
@@ -41,6 +41,14 @@ pub trait Lookup {
     fn record(&self, key: &Digest) -> Option<Record>;
     /// The last record of a place in a project, whether or not its outputs are still there.
     fn last(&self, slot: &Slot) -> Option<Record>;
+    /// The record of a node whose earlier runs read what its traced sources hold now. `inputs` are all others.
+    fn read(&self, _: &Plan, _: NodeId, _inputs: &BTreeMap<String, Digest>) -> Option<Record> {
+        None
+    }
+    /// What differs of what a run read of a node's traced sources.
+    fn read_changes(&self, _: &Plan, _: NodeId, _last: &Record) -> Vec<Reason> {
+        Vec::new()
+    }
     /// Why a publishing node has to run, `None` if what lies in the output directory is right.
     fn unpublished(&self, plan: &Plan, id: NodeId, needs: &BTreeMap<String, Artifact>) -> Option<String>;
     /// Why a node runs whatever the store has, in words.
@@ -90,6 +98,24 @@ pub fn preview(plan: &Plan, nodes: &[NodeId], lookup: &dyn Lookup) -> Vec<Previe
         }
         let last = lookup.last(&node.slot());
         let known = node_inputs(node, &needs);
+        if !node.traced.is_empty() {
+            let hit = runs.is_empty().then(|| lookup.read(plan, id, &known)).flatten();
+            let key = hit.as_ref().map(|record| record.key);
+            let changes = || last.as_ref().map(|last| lookup.read_changes(plan, id, last)).unwrap_or_default();
+            let state = match (forced, hit) {
+                (Some(reason), _) => State::Run(vec![reason]),
+                (None, Some(record)) => State::Cached(record),
+                (None, None) if runs.is_empty() => {
+                    State::Run(explain_read(&pre_key_of(node, &known), &known, changes(), last.as_ref()))
+                }
+                (None, None) => known_changes(&known, last.as_ref(), changes(), runs),
+            };
+            if let State::Cached(record) = &state {
+                outputs.insert(id, record.outputs.clone());
+            }
+            states.push(Preview { id, key, state, last });
+            continue;
+        }
         let key = runs.is_empty().then(|| key_of(&node.stage, &node.decl, &known));
         let state = match (key, forced) {
             (_, Some(reason)) => State::Run(vec![reason]),
@@ -97,7 +123,7 @@ pub fn preview(plan: &Plan, nodes: &[NodeId], lookup: &dyn Lookup) -> Vec<Previe
                 Some(record) => State::Cached(record),
                 None => State::Run(explain(&key, &known, last.as_ref())),
             },
-            (None, None) => known_changes(&known, last.as_ref(), runs),
+            (None, None) => known_changes(&known, last.as_ref(), Vec::new(), runs),
         };
         if let State::Cached(record) = &state {
             outputs.insert(id, record.outputs.clone());
@@ -108,11 +134,16 @@ pub fn preview(plan: &Plan, nodes: &[NodeId], lookup: &dyn Lookup) -> Vec<Previe
 }
 
 /// The state of a node some of whose needs run: it runs for sure if an input that is known has changed.
-fn known_changes(known: &BTreeMap<String, Digest>, last: Option<&Record>, runs: Vec<Reason>) -> State {
+fn known_changes(
+    known: &BTreeMap<String, Digest>,
+    last: Option<&Record>,
+    changes: Vec<Reason>,
+    runs: Vec<Reason>,
+) -> State {
     let Some(last) = last else {
         return State::Run(vec![Reason::Never]);
     };
-    let mut reasons = Vec::new();
+    let mut reasons = changes;
     for (name, digest) in known {
         match last.inputs.get(name) {
             Some(old) if old == digest => {}

@@ -197,6 +197,7 @@ impl Visit {
             match mount {
                 Mount::Bind { target, .. }
                 | Mount::Overlay { target, .. }
+                | Mount::Served { target, .. }
                 | Mount::Tmpfs { target, .. }
                 | Mount::Proc { target }
                 | Mount::Dev { target }

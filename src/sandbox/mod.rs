@@ -18,6 +18,7 @@ mod pump;
 mod reap;
 mod root;
 mod run;
+mod serve;
 mod spec;
 mod sys;
 mod tree;
@@ -28,8 +29,9 @@ mod wire;
 
 pub use host::{BIN, EXECUTABLE, HostRoot, PATH, SEARCH, Tools, host_root};
 pub use over::tools_arguments;
-pub use probe::probe_overlay;
+pub use probe::{probe_overlay, probe_served};
 pub use run::{Cancel, Error, Exit, Input, Output, set_executable};
+pub use serve::serve;
 pub use spec::{Mount, Spec};
 pub use userns::{Error as UserNamespaceError, enter_user_namespace, has_single_id};
 
@@ -48,7 +50,8 @@ pub fn hidden_entry() {
         userns::INIT => userns::main(&args),
         over::ENTRY => over::main(&args),
         probe::ENTRY => {
-            probe::main(std::path::Path::new(args.get(2).map_or("", |arg| arg.to_str().unwrap_or_default())))
+            let place = args.get(2).map_or("", |arg| arg.to_str().unwrap_or_default());
+            probe::main(std::path::Path::new(place), args.get(3).map(|arg| arg.to_str().unwrap_or_default()))
         }
         verb::ENTRY => verb::main(),
         _ => {}

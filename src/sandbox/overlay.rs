@@ -15,7 +15,17 @@ use super::fault::{Fault, Result, Tried, show};
 pub(super) struct Overlay {
     /// Lowest first.
     lowers: Vec<OwnedFd>,
-    upper: Option<(OwnedFd, OwnedFd)>,
+    upper: Option<Upper>,
+}
+
+/// An upper directory and its work directory.
+pub(super) struct Upper(OwnedFd, OwnedFd);
+
+impl Upper {
+    pub(super) fn try_clone(&self) -> Result<Self> {
+        let copy = |fd: &OwnedFd| fd.try_clone().tried(|| "duplicate a descriptor".to_owned());
+        Ok(Self(copy(&self.0)?, copy(&self.1)?))
+    }
 }
 
 /// The kernel's own limit (`OVL_MAX_STACK`).
@@ -32,20 +42,24 @@ impl Overlay {
             )));
         }
         let lowers = lowers.iter().map(|path| open(path, "lower")).collect::<Result<Vec<_>>>()?;
-        let upper = match upper {
-            None => None,
-            Some((upper, work)) => {
-                let opened = (open(upper, "upper")?, open(work, "work")?);
-                let mark = work.join("work/incompat");
-                match std::fs::remove_dir_all(&mark) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(error).tried(|| format!("remove the mark {}", show(&mark)));
-                    }
-                    _ => Some(opened),
-                }
+        Ok(Self { lowers, upper: upper.map(Self::open_upper).transpose()? })
+    }
+
+    /// An overlay of one directory that is open already.
+    pub(super) fn over(lower: OwnedFd, upper: Upper) -> Self {
+        Self { lowers: vec![lower], upper: Some(upper) }
+    }
+
+    /// Opens an upper and its work directory, and frees the latter from the mark.
+    pub(super) fn open_upper((upper, work): &(PathBuf, PathBuf)) -> Result<Upper> {
+        let opened = Upper(open(upper, "upper")?, open(work, "work")?);
+        let mark = work.join("work/incompat");
+        match std::fs::remove_dir_all(&mark) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).tried(|| format!("remove the mark {}", show(&mark)))
             }
-        };
-        Ok(Self { lowers, upper })
+            _ => Ok(opened),
+        }
     }
 
     /// Mounts the overlay on a directory.
@@ -77,7 +91,7 @@ impl Overlay {
         }
         let mut settings = vec![("index", "off"), ("metacopy", "off")];
         let (upper, work);
-        if let Some((upper_fd, work_fd)) = &self.upper {
+        if let Some(Upper(upper_fd, work_fd)) = &self.upper {
             (upper, work) = (by_number(upper_fd), by_number(work_fd));
             settings.extend([("upperdir", upper.as_str()), ("workdir", work.as_str())]);
         }
@@ -112,7 +126,7 @@ impl Overlay {
     fn mount_at_once(&self, target: BorrowedFd<'_>) -> Result<()> {
         let lowers: Vec<String> = self.lowers.iter().rev().map(by_number).collect();
         let mut options = format!("userxattr,index=off,metacopy=off,lowerdir={}", lowers.join(":"));
-        if let Some((upper, work)) = &self.upper {
+        if let Some(Upper(upper, work)) = &self.upper {
             options.push_str(&format!(",upperdir={},workdir={}", by_number(upper), by_number(work)));
         }
         let mut flags = MountFlags::NODEV;

@@ -14,7 +14,7 @@ use rustix::mount::{
 
 use super::Mount;
 use super::fault::{Fault, Result, Tried, show};
-use super::overlay::{Overlay, attach, by_number, kernel_log};
+use super::overlay::{Overlay, Upper, attach, by_number, kernel_log};
 use super::sys;
 use super::tree::{Kind, Links, Tree};
 
@@ -31,6 +31,7 @@ pub(super) enum Base<'a> {
 enum Step<'a> {
     Tree { mount: OwnedFd, kind: Kind, target: &'a Path },
     Overlay { overlay: Overlay, target: &'a Path },
+    Served { mount: OwnedFd, upper: Upper, target: &'a Path },
     Parts { whole: Whole, parts: &'a [PathBuf] },
     Own(&'a Mount),
 }
@@ -98,6 +99,11 @@ fn open(mount: &Mount) -> Result<Option<Step<'_>>> {
                 return Err(Fault::Wrong(format!("could not mount an overlay of no directories on {}", show(target))));
             }
             (lowers, upper) => Step::Overlay { overlay: Overlay::open(lowers, upper.as_ref())?, target },
+        },
+        Mount::Served { mount, upper, target } => Step::Served {
+            mount: sys::take_fd(*mount).tried(|| format!("take over the file system for {}", show(target)))?,
+            upper: Overlay::open_upper(upper)?,
+            target,
         },
         Mount::Parts { lowers, parts } => Step::Parts {
             whole: match lowers.as_slice() {
@@ -195,14 +201,10 @@ impl Build {
     fn step(&mut self, step: &Step<'_>) -> Result<()> {
         match step {
             Step::Tree { mount, kind, target } => self.put(mount, target, *kind),
-            Step::Overlay { overlay, target } => {
-                let point = self.point(target, Kind::Directory)?;
-                overlay.mount(point.as_fd()).map_err(|fault| match fault {
-                    Fault::Refused { what, error, hint } => {
-                        Fault::Refused { what: format!("{what} on {}", show(target)), error, hint }
-                    }
-                    other => other,
-                })
+            Step::Overlay { overlay, target } => self.overlay(overlay, target),
+            Step::Served { mount, upper, target } => {
+                let lower = self.attach_apart(mount)?;
+                self.overlay(&Overlay::over(lower, upper.try_clone()?), target)
             }
             Step::Parts { whole, parts } => self.parts(whole, parts),
             Step::Own(Mount::Tmpfs { target, mode }) => {
@@ -214,8 +216,32 @@ impl Build {
             Step::Own(Mount::Symlink { target, points_to }) => self.tree.symlink(target, points_to),
             Step::Own(Mount::Directory { target, mode }) => self.tree.empty_directory(target, *mode),
             Step::Own(Mount::File { target, contents, mode }) => self.file(target, contents, *mode),
-            Step::Own(Mount::Bind { .. } | Mount::Overlay { .. } | Mount::Parts { .. }) => Ok(()),
+            Step::Own(Mount::Bind { .. } | Mount::Overlay { .. } | Mount::Parts { .. } | Mount::Served { .. }) => {
+                Ok(())
+            }
         }
+    }
+
+    fn overlay(&mut self, overlay: &Overlay, target: &Path) -> Result<()> {
+        let point = self.point(target, Kind::Directory)?;
+        overlay.mount(point.as_fd()).map_err(|fault| match fault {
+            Fault::Refused { what, error, hint } => {
+                Fault::Refused { what: format!("{what} on {}", show(target)), error, hint }
+            }
+            other => other,
+        })
+    }
+
+    /// Puts a detached file system where no command finds it: overlayfs takes a lower directory of this namespace only.
+    fn attach_apart(&mut self, mount: &OwnedFd) -> Result<OwnedFd> {
+        let what = || "mount a file system that the caller serves".to_owned();
+        let name = self.count.to_string();
+        self.count += 1;
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::mkdirat(&self.files, &name, Mode::from_raw_mode(0o700)).tried(what)?;
+        let point = rustix::fs::openat(&self.files, &name, flags, Mode::empty()).tried(what)?;
+        attach(mount, point.as_fd()).tried(what)?;
+        rustix::fs::openat(mount, ".", flags, Mode::empty()).tried(what)
     }
 
     /// Mounts the whole tree, copies the mounts of its parts, and takes the whole away again.

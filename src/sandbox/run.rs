@@ -12,11 +12,11 @@ use std::sync::{Arc, OnceLock};
 use rustix::fs::MemfdFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
 
-use super::Spec;
 use super::fault::{Fault, Tried};
 use super::pump::{Ended, Pump};
 use super::sys;
 use super::wire::{INIT, Launch, Message, parse_first};
+use super::{Mount, Spec};
 
 /// A wish to stop, shared by everything that a run has under way.
 #[derive(Clone, Debug, Default)]
@@ -213,7 +213,11 @@ fn start<'i, 'o>(
             command.stdout(Stdio::from(out_writer)).stderr(Stdio::from(err_writer))
         }
     };
-    sys::keep_fds(&mut command, vec![specification.as_raw_fd(), status_end.as_raw_fd()]);
+    let served = launch.spec.mounts.iter().filter_map(|mount| match mount {
+        Mount::Served { mount, .. } => Some(*mount),
+        _ => None,
+    });
+    sys::keep_fds(&mut command, served.chain([specification.as_raw_fd(), status_end.as_raw_fd()]).collect());
     let child = command.spawn().tried(|| format!("start the sandbox's own process {}", executable().display()))?;
     // The command holds this side's copies of the pipes' other ends, which end here.
     drop((command, status_end));

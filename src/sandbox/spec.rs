@@ -30,6 +30,15 @@ pub enum Mount {
         /// The path in the sandbox.
         target: PathBuf,
     },
+    /// An overlay over a file system that the caller serves and keeps open until the sandbox has ended.
+    Served {
+        /// The descriptor that [`super::serve`] gave. A file system can be mounted once only.
+        mount: i32,
+        /// The upper directory that takes the changes, and its work directory.
+        upper: (PathBuf, PathBuf),
+        /// The path in the sandbox.
+        target: PathBuf,
+    },
     /// Parts of a tree that is made of directories on the host, read-only: each at the same path in the sandbox. A
     /// symbolic link is made anew, and what the tree lacks is passed over.
     Parts {

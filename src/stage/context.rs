@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use super::apply::APPLY;
 use super::{Outputs, StageError, Tools};
 use crate::config::View;
+use crate::reads::Recording;
 use crate::sandbox::{self, Cancel, HostRoot, Input, Mount, Output, PATH, Spec, host_root};
 use crate::store::{
     Artifact, Backend, Entry, Hasher, Ingest, Layer, Materialise, MergedEntry, MergedTree, Store, TreeOptions, WorkDir,
@@ -84,6 +85,8 @@ pub struct Context<'a> {
     pub needs: BTreeMap<String, Artifact>,
     /// File inputs by `Setting/index[/name]`, sorted.
     pub sources: BTreeMap<String, Source>,
+    /// Takes what is read of the build sources, for a stage whose key has just that of them.
+    pub recording: Option<&'a Recording>,
     /// The layers of the stage's tree, lowest first.
     pub layers: Vec<Layer>,
     /// What its sandbox holds.

@@ -62,6 +62,17 @@ pub struct Slot {
     pub node: String,
 }
 
+/// What an action read of sources of which only that enters its key.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Read {
+    /// The key of all its other inputs.
+    pub pre: Digest,
+    /// What it looked at: a shape below `traces/`.
+    pub shape: Digest,
+    /// What was there, for explanations: a file of the store.
+    pub seen: Digest,
+}
+
 /// The record of one action: what went in, what came out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -80,4 +91,7 @@ pub struct Record {
     pub size: u64,
     /// When it ended, in seconds since 1970. For people and clean-up; never in a key.
     pub finished: u64,
+    /// What it read of its sources, where that was noted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub read: Option<Box<Read>>,
 }

@@ -34,7 +34,7 @@ pub struct TreeOptions {
 #[derive(Debug)]
 pub struct Hasher {
     /// The store's directory.
-    store: PathBuf,
+    pub(super) store: PathBuf,
     caches: Mutex<HashMap<PathBuf, Arc<Mutex<StatCache>>>>,
 }
 
@@ -132,7 +132,7 @@ impl Hasher {
         caches.iter().try_for_each(|cache| locked(cache).save(&self.store))
     }
 
-    fn cache(&self, id: &Encoder) -> Arc<Mutex<StatCache>> {
+    pub(super) fn cache(&self, id: &Encoder) -> Arc<Mutex<StatCache>> {
         let path = self.store.join("stat").join(id.finish().hex());
         let mut caches = locked(&self.caches);
         let load = || Arc::new(Mutex::new(StatCache::load(path.clone())));

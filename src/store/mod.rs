@@ -20,16 +20,18 @@ mod merged;
 mod records;
 mod root;
 mod scan;
+mod sight;
 mod statcache;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
+mod traces;
 mod verify;
 mod walk;
 mod work;
 
-pub use artifact::{Artifact, Record, Slot};
+pub use artifact::{Artifact, Read, Record, Slot};
 pub use backend::{Backend, probe_overlay};
 pub use copy::{Materialise, copy_tree, diff, materialise, materialise_difference};
 pub use error::StoreError;

@@ -34,11 +34,12 @@ struct Last {
 impl Record {
     /// The objects that the outputs refer to.
     pub(super) fn objects(&self) -> impl Iterator<Item = Use> {
-        self.outputs.values().flat_map(|artifact| match artifact {
+        let outputs = self.outputs.values().flat_map(|artifact| match artifact {
             Artifact::Tree { layers } => layers.iter().copied().map(Use::Layer).collect::<Vec<_>>(),
             Artifact::Files { files } => files.values().copied().map(Use::File).collect(),
             Artifact::Value { .. } => Vec::new(),
-        })
+        });
+        outputs.chain(self.read.iter().map(|read| Use::File(read.seen)))
     }
 }
 
@@ -53,10 +54,14 @@ impl Store {
             // From the look at the objects to the note that they are used, no clean-up may come between.
             let _gate = self.gate()?;
             let Some(stored) = read_record(&path, key)? else { return Ok(None) };
-            if !stored.record.objects().all(|object| self.place(&object).exists()) {
-                // It must not come back with an object of the same name that another run makes.
-                self.drop_record(key)?;
-                return Ok(None);
+            for object in stored.record.objects() {
+                let place = self.place(&object);
+                // What can't be looked at is not gone.
+                if !place.try_exists().context("look at", &place)? {
+                    // It must not come back with an object of the same name that another run makes.
+                    self.drop_record(key)?;
+                    return Ok(None);
+                }
             }
             self.using(Use::Record(*key))?;
             stored

@@ -8,8 +8,7 @@
 //! One cache file for each root, `stat/<digest of what it is for>`. It is replaced as a whole; of two writers at once
 //! the later one wins, and what the other one knew is read again.
 
-use std::fs::{self, File, Metadata};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -20,6 +19,7 @@ use super::error::Context;
 use super::index::path_order;
 use super::root::write_small;
 use super::{StoreError, walk};
+pub(super) use crate::reads::Stamp;
 use crate::types::Digest;
 
 /// What a cache file begins with; the last byte is the version of its format.
@@ -33,36 +33,14 @@ const COARSE: i128 = 2_000_000_000;
 /// How often a file that changes while it is read is read again.
 const ATTEMPTS: usize = 3;
 
-/// What has to stay the same for a file to count as unchanged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stamp {
-    device: u64,
-    inode: u64,
-    size: u64,
-    mtime: (i64, i64),
-    ctime: (i64, i64),
-}
-
-impl Stamp {
-    pub fn of(meta: &Metadata) -> Self {
-        Self {
-            device: meta.dev(),
-            inode: meta.ino(),
-            size: meta.size(),
-            mtime: (meta.mtime(), meta.mtime_nsec()),
-            ctime: (meta.ctime(), meta.ctime_nsec()),
-        }
-    }
-
-    /// Whether a later write would show, given that reading began at `read`.
-    fn is_settled(&self, read: SystemTime) -> bool {
-        let read = read.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos();
-        let read = i128::try_from(read).unwrap_or(i128::MAX);
-        let grain = if self.mtime.1 == 0 || self.ctime.1 == 0 { COARSE } else { FINE };
-        [self.mtime, self.ctime]
-            .iter()
-            .all(|(seconds, nanos)| i128::from(*seconds) * 1_000_000_000 + i128::from(*nanos) + grain < read)
-    }
+/// Whether a later write to a file would show in its stamp, given that reading began at `read`.
+fn is_settled(stamp: &Stamp, read: SystemTime) -> bool {
+    let read = read.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos();
+    let read = i128::try_from(read).unwrap_or(i128::MAX);
+    let grain = if stamp.mtime.1 == 0 || stamp.ctime.1 == 0 { COARSE } else { FINE };
+    [stamp.mtime, stamp.ctime]
+        .iter()
+        .all(|(seconds, nanos)| i128::from(*seconds) * 1_000_000_000 + i128::from(*nanos) + grain < read)
 }
 
 /// What is known of a file.
@@ -77,6 +55,11 @@ pub(super) struct Known {
 impl Known {
     pub fn digest(&self) -> Digest {
         Digest::from_bytes(self.digest)
+    }
+
+    /// The state of the file that the digest is of.
+    pub fn stamp(&self) -> Stamp {
+        self.stamp
     }
 }
 
@@ -125,6 +108,15 @@ impl StatCache {
         self.changed = true;
     }
 
+    /// Remembers several files.
+    pub fn extend(&mut self, known: Vec<(Vec<u8>, Known)>) {
+        let mut all: std::collections::HashMap<Vec<u8>, Known> = self.known.iter().cloned().collect();
+        all.extend(known);
+        let mut all: Vec<_> = all.into_iter().collect();
+        all.sort_by(|a, b| path_order(&a.0, &b.0));
+        self.replace(all);
+    }
+
     /// How many files are known.
     pub fn len(&self) -> usize {
         self.known.len()
@@ -156,7 +148,7 @@ pub(super) fn read(path: &Path) -> Result<(Known, u64, bool), StoreError> {
         // Files of /proc and /sys say that they are empty, or a page.
         if before == after {
             let known = Known { stamp: before, digest: *digest.as_bytes(), capability };
-            return Ok((known, size, size == before.size && before.is_settled(begun)));
+            return Ok((known, size, size == before.size && is_settled(&before, begun)));
         }
     }
     Err(StoreError::Changing { path: path.to_owned() })
@@ -173,17 +165,17 @@ mod tests {
     #[test]
     fn a_file_written_about_when_it_was_read_is_not_trusted() {
         let read = UNIX_EPOCH + Duration::new(100, 0);
-        assert!(stamp((99, 989_999_999), (99, 1)).is_settled(read));
-        assert!(!stamp((99, 990_000_000), (99, 1)).is_settled(read));
-        assert!(!stamp((99, 1), (99, 990_000_000)).is_settled(read));
-        assert!(!stamp((101, 1), (99, 1)).is_settled(read), "a time in the future tells nothing");
+        assert!(is_settled(&stamp((99, 989_999_999), (99, 1)), read));
+        assert!(!is_settled(&stamp((99, 990_000_000), (99, 1)), read));
+        assert!(!is_settled(&stamp((99, 1), (99, 990_000_000)), read));
+        assert!(!is_settled(&stamp((101, 1), (99, 1)), read), "a time in the future tells nothing");
     }
 
     #[test]
     fn whole_seconds_are_coarser() {
         let read = UNIX_EPOCH + Duration::new(100, 0);
-        assert!(!stamp((98, 0), (98, 0)).is_settled(read));
-        assert!(stamp((97, 0), (97, 0)).is_settled(read));
+        assert!(!is_settled(&stamp((98, 0), (98, 0)), read));
+        assert!(is_settled(&stamp((97, 0), (97, 0)), read));
     }
 
     #[test]

@@ -93,7 +93,8 @@ fn conditions_ask_for_values_that_there_are() {
     for (stage, decl) in declarations().iter() {
         let needs = decl.needs.iter().chain(&decl.unkeyed_needs).chain(&decl.tree);
         let of_needs = needs.filter_map(|need| need.split_once(" if ")).map(|(_, condition)| condition);
-        let conditions = decl.when.iter().chain(&decl.tests).map(String::as_str).chain(of_needs);
+        let own = decl.when.iter().chain(&decl.tests).chain(&decl.sandbox.traced);
+        let conditions = own.map(String::as_str).chain(of_needs);
         for test in conditions.flat_map(|condition| condition.split('|')) {
             let Some((left, values)) = test.split_once('=') else { continue };
             let setting = table::find(left.trim().trim_end_matches('!')).unwrap();
@@ -115,7 +116,8 @@ fn conditions_on_words_name_the_word() {
         matches!(setting.kind, Kind::Feature | Kind::Enum(_))
     };
     for (stage, decl) in declarations().iter() {
-        for test in decl.when.iter().chain(&decl.tests).flat_map(|condition| condition.split('|')) {
+        let own = decl.when.iter().chain(&decl.tests).chain(&decl.sandbox.traced);
+        for test in own.flat_map(|condition| condition.split('|')) {
             let name = test.trim().trim_start_matches('!');
             assert!(name.contains('=') || !words(name), "{stage}: `{name}` has a value even when it is off");
         }

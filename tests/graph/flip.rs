@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use mkosi::config::table::{Item, Kind, SETTINGS, Setting};
 use mkosi::config::{Image, Value};
-use mkosi::plan::{Declarations, Plan, Programs, ToolsTree, compile};
+use mkosi::plan::{Declarations, Plan, Programs, StageDecl, ToolsTree, compile};
 use mkosi::types::Digest;
 use rayon::prelude::*;
 
@@ -145,15 +145,19 @@ impl Case {
             let (before, after) = (active(stage, &self.image), active(stage, other));
             let lists = |list: &[String]| list.iter().any(|name| name == setting);
             let tested = decl.parsed.tests.iter().any(|test| test.holds(&self.image) != test.holds(other));
-            let noticed = (lists(&decl.settings) && seen) || (lists(&decl.files) && moved) || tested;
+            let traced = decl.traces(&self.image) != decl.traces(other);
+            let noticed = traced || (lists(&decl.settings) && seen) || (lists(&decl.files) && moved) || tested;
             let programs = decl.programs() == Programs::Keyed
                 && (ToolsTree::of(&self.image) != ToolsTree::of(other) || (setting == "ExtraSearchPaths" && moved));
             if before != after || (before && (noticed || programs)) {
                 stages.insert(stage.to_owned());
             }
-            let conditions = decl.when.iter().chain(&decl.tests);
+            let conditions = decl.when.iter().chain(&decl.tests).chain(&decl.sandbox.traced);
             let mentioned = conditions.into_iter().any(|condition| names(condition, setting));
-            assert!(mentioned || (before == after && !tested), "{stage} follows {setting} and does not say so");
+            assert!(
+                mentioned || (before == after && !tested && !traced),
+                "{stage} follows {setting} and does not say so"
+            );
         }
         stages
     }
@@ -281,7 +285,9 @@ fn each_file(case: &Case) {
         let paths = case.image.get(setting).paths();
         assert!(!paths.is_empty(), "the rich image has no `{setting}=`");
         for path in paths {
-            let own = stages_with(case, |decl| decl.files.contains(setting));
+            // What is read of these is known when the stage runs.
+            let traced = |decl: &StageDecl| *setting == "BuildSources" && decl.traces(&case.image);
+            let own = stages_with(case, |decl| decl.files.contains(setting) && !traced(decl));
             let name = path.strip_prefix(case.project.root()).unwrap().to_str().unwrap();
             case.check(name, &own, false, &after(case, name, false));
         }

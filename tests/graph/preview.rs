@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use mkosi::config::{Image, Value};
-use mkosi::plan::{Format, Lookup, NodeId, Plan, Preview, State, key_of, node_inputs, preview, render};
-use mkosi::store::{Artifact, Record, Slot};
+use mkosi::plan::{Format, Lookup, NodeId, Plan, Preview, State, key_of, node_inputs, pre_key_of, preview, render};
+use mkosi::store::{Artifact, Read, Record, Slot};
 use mkosi::types::Digest;
 
 use super::support::{OTHER_FORMATS, Project, keys, outputs, rich, with};
@@ -22,6 +22,10 @@ struct Memory {
 impl Lookup for Memory {
     fn record(&self, key: &Digest) -> Option<Record> {
         self.records.get(key).filter(|_| !self.forgotten.contains(key)).cloned()
+    }
+
+    fn read(&self, plan: &Plan, id: NodeId, inputs: &BTreeMap<String, Digest>) -> Option<Record> {
+        self.record(&key_of(&plan.graph[id].stage, &plan.graph[id].decl, inputs))
     }
 
     fn last(&self, slot: &Slot) -> Option<Record> {
@@ -58,6 +62,7 @@ impl Memory {
             }
             let inputs = node_inputs(node, &needs);
             let key = key_of(&node.stage, &node.decl, &inputs);
+            let pre = pre_key_of(node, &inputs);
             let record = self.record(&key).unwrap_or_else(|| Record {
                 key,
                 kind: node.stage.clone(),
@@ -69,6 +74,7 @@ impl Memory {
                 duration_ms: 1500,
                 size: 4096,
                 finished: 1,
+                read: (!node.traced.is_empty()).then(|| Box::new(Read { pre, shape: pre, seen: pre })),
             });
             made.insert(id, record.outputs.clone());
             self.records.insert(key, record);

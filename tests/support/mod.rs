@@ -188,6 +188,27 @@ impl Project {
         Graph(serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", ran.stdout)))
     }
 
+    /// Every record of a stage in the store: its file's name, when it was written, and its inputs. For messages: they tell
+    /// what differed when a stage ran that should not.
+    pub fn records(&self, stage: &str) -> Vec<String> {
+        let mut found = Vec::new();
+        for entry in std::fs::read_dir(self.cache.join("store/records")).unwrap().flatten() {
+            let bytes = std::fs::read(entry.path()).unwrap_or_default();
+            let name = entry.file_name().to_string_lossy().into_owned();
+            match serde_json::from_slice::<serde_json::Value>(&bytes) {
+                Err(error) => found.push(format!("{name}: {error}")),
+                Ok(stored) if stored["record"]["kind"] == stage => {
+                    let record = &stored["record"];
+                    let (run, finished) = (&stored["run"], &record["finished"]);
+                    found.push(format!("{name} of run {run}, {finished}: {:#}", record["inputs"]));
+                }
+                Ok(_) => {}
+            }
+        }
+        found.sort();
+        found
+    }
+
     /// Builds after a change: what `mkosi graph` foretold has to hold.
     pub fn build_as_foretold(&self) -> (Ran, Graph) {
         let graph = self.graph(&[]);

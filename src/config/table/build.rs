@@ -172,6 +172,10 @@ pub(super) const SETTINGS: &[Setting] = &[
         .scope(Scope::Multiversal)
         .default(Default::Text("no"))
         .help("Throw away what scripts change in the sources"),
+    Setting::new("TraceSources", SECTION, &["--trace-sources"], Kind::Feature)
+        .scope(Scope::Universal)
+        .no_output()
+        .help("Run scripts again for changes to the sources that they read; `auto` is all but build scripts"),
     Setting::new("Environment", SECTION, &["--environment", "-E"], Kind::Dict { passes: true })
         .meta("NAME[=VALUE]")
         .tools()

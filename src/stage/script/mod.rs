@@ -85,7 +85,7 @@ fn changing(cx: &mut Context<'_>, kind: Kind, arguments: &[&str], keep: &[&str])
 /// The sandbox of a stage's scripts for a user who looks into it: with the tree, and what is handed on, as the needs have
 /// it (those of the stage itself are there when it was built) or as the stage `left` it when it failed. None for a stage
 /// that runs no scripts on a tree.
-pub fn looked_into(cx: &Context<'_>, tree: &Tree, left: Option<&Path>) -> Result<Option<Spec>, StageError> {
+pub fn looked_into(cx: &mut Context<'_>, tree: &Tree, left: Option<&Path>) -> Result<Option<Spec>, StageError> {
     let kind = match cx.stage {
         "prepare" | "prepare-build" => Kind::Prepare,
         "build" => Kind::Build,

@@ -45,16 +45,20 @@ impl Runner<'_> {
     /// Runs each script of the kind's setting, in order.
     pub fn all(&self, cx: &mut Context<'_>, arguments: &[&str]) -> Result<(), StageError> {
         let scripts = self.scripts(cx);
-        let base = self.base(cx)?;
+        let (base, sources, first) = self.base(cx)?;
         for (name, path) in scripts {
             let called = [&[name.as_str()], arguments].concat().join(" ");
             cx.note(&format!("running {called}"));
-            let spec = self.spec(&base, &name, &path, arguments);
+            let mut spec = self.spec(&base, &name, &path, arguments);
+            let _held = sources.serve(&mut spec.mounts, first)?;
             cx.run(&spec).map_err(|error| match error {
                 // The name in the sandbox is the same for all scripts of a kind.
                 StageError::Command { exit, .. } => {
                     if cx.debug_shell {
-                        debug_shell(cx, &spec, &called);
+                        // A mount serves one sandbox only.
+                        if let Ok(_held) = sources.serve(&mut spec.mounts, first) {
+                            debug_shell(cx, &spec, &called);
+                        }
                     }
                     StageError::Command { command: called, exit }
                 }
@@ -77,8 +81,9 @@ impl Runner<'_> {
 
     /// The sandbox of the scripts for a user who looks into it, with the scripts in it: one alone where it was when it
     /// ran, several in a directory next to that.
-    pub fn looked_into(&self, cx: &Context<'_>) -> Result<Spec, StageError> {
-        let mut spec = self.base(cx)?;
+    pub fn looked_into(&self, cx: &mut Context<'_>) -> Result<Spec, StageError> {
+        // Nothing is noted here, so that no mount is left to be served.
+        let (mut spec, ..) = self.base(cx)?;
         let scripts = self.scripts(cx);
         let alone = scripts.len() == 1;
         for (name, path) in scripts {
@@ -100,7 +105,8 @@ impl Runner<'_> {
     }
 
     /// What all scripts of the stage have in common.
-    fn base(&self, cx: &Context<'_>) -> Result<Spec, StageError> {
+    /// Besides, the mounts of the sources and where they begin.
+    fn base(&self, cx: &mut Context<'_>) -> Result<(Spec, sources::Mounts, usize), StageError> {
         let kind = self.kind;
         let mut spec = cx.spec(&[]);
         // The table says who gets it.
@@ -111,8 +117,10 @@ impl Runner<'_> {
             spec.mounts.push(cx.tree_mount(tree));
         }
         let build = if kind.has("BUILDDIR") { build_directory(cx)? } else { None };
+        let (mut sources, first) = (sources::Mounts::default(), spec.mounts.len());
         if self.mounts.is_empty() {
-            spec.mounts.extend(sources::mounts(cx, kind, build.as_deref(), self.look)?);
+            sources = sources::mounts(cx, kind, build.as_deref(), self.look)?;
+            spec.mounts.extend(sources.mounts.iter().cloned());
         } else {
             spec.mounts.extend(self.mounts.iter().cloned());
         }
@@ -146,7 +154,7 @@ impl Runner<'_> {
         }
         spec.mounts.extend(self.after.iter().cloned());
         spec.cwd = "/work/src".into();
-        Ok(spec)
+        Ok((spec, sources, first))
     }
 }
 

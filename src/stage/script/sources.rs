@@ -2,11 +2,14 @@
 //! Knows nothing of which script runs.
 
 use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use super::Kind;
 use crate::config::Value;
+use crate::reads::{Recorder, View};
 use crate::sandbox::Mount;
 use crate::stage::{Context, Source, StageError};
 use crate::store::{
@@ -26,24 +29,96 @@ fn targets(sources: &Value) -> Vec<PathBuf> {
     sources.items().iter().map(|item| place(item.field("target").and_then(Value::as_text).unwrap_or(""))).collect()
 }
 
+/// The mounts of the build sources.
+#[derive(Default)]
+pub struct Mounts {
+    /// All of them, outer paths first.
+    pub mounts: Vec<Mount>,
+    /// Those whose reading is noted.
+    traced: Vec<Traced>,
+}
+
+/// A source whose reading is noted. Each sandbox gets a mount of its own.
+struct Traced {
+    /// Its place among the mounts.
+    at: usize,
+    recorder: Arc<Recorder>,
+    upper: (PathBuf, PathBuf),
+    target: PathBuf,
+}
+
+impl Mounts {
+    /// Replaces what is noted, in a list of mounts where ours begin at `first`, by mounts for one sandbox. The
+    /// descriptors are to be kept until it has ended.
+    pub fn serve(&self, mounts: &mut [Mount], first: usize) -> Result<Vec<OwnedFd>, StageError> {
+        let mut held = Vec::new();
+        for traced in &self.traced {
+            let served = crate::sandbox::serve(Arc::clone(&traced.recorder)).map_err(StageError::Sandbox)?;
+            if let Some(place) = mounts.get_mut(first + traced.at) {
+                *place = Mount::Served {
+                    mount: served.as_raw_fd(),
+                    upper: traced.upper.clone(),
+                    target: traced.target.clone(),
+                };
+            }
+            held.push(served);
+        }
+        Ok(held)
+    }
+}
+
+/// Begins to note what is read of a source. Where that can't be, all of it counts, as it is now.
+fn record(
+    cx: &mut Context<'_>,
+    name: &str,
+    path: &Path,
+    hidden: &[PathBuf],
+    can: bool,
+) -> Result<Option<Arc<Recorder>>, StageError> {
+    let Some(recording) = cx.recording else { return Ok(None) };
+    if can {
+        // What the kernel has of this does not change during a run.
+        static SERVED: OnceLock<Result<(), String>> = OnceLock::new();
+        match SERVED.get_or_init(|| crate::sandbox::probe_served(cx.work.path())) {
+            Ok(()) => {
+                let view = View::open(path, hidden).map_err(StageError::io("open the sources in", path))?;
+                return Ok(Some(recording.begin(&format!("file/{name}"), view)));
+            }
+            Err(reason) => {
+                cx.note(&format!("what is read of the sources can't be noted: {reason}"));
+                recording.refuse(reason);
+            }
+        }
+    }
+    let options = TreeOptions { exclude: hidden.to_vec(), ..TreeOptions::default() };
+    recording.whole(&format!("file/{name}"), Hasher::new(cx.store).tree(path, &options)?);
+    Ok(None)
+}
+
 /// Mounts the build sources, outer paths first. Writes go to a directory that is thrown away (for a build script with
 /// `BuildSourcesEphemeral=buildcache`, to the build directory), never to the user's files. Hidden paths are whited out
 /// there.
-pub fn mounts(cx: &Context<'_>, kind: Kind, build: Option<&Path>, look: bool) -> Result<Vec<Mount>, StageError> {
+pub fn mounts(cx: &mut Context<'_>, kind: Kind, build: Option<&Path>, look: bool) -> Result<Mounts, StageError> {
+    let mut traced = Vec::new();
     let mut mounts = vec![Mount::Directory { target: SOURCES.into(), mode: 0o755 }];
     if !cx.profile.sources {
-        return Ok(mounts);
+        return Ok(Mounts { mounts, traced });
     }
     let targets = targets(cx.view.get("BuildSources"));
     let mut sources = Vec::new();
     for (name, source) in cx.sources_of("BuildSources") {
         let index = name.split('/').next().and_then(|index| index.parse::<usize>().ok()).unwrap_or(0);
-        sources.push((targets.get(index).cloned().unwrap_or_else(|| place("")), index, source.clone()));
+        let target = targets.get(index).cloned().unwrap_or_else(|| place(""));
+        sources.push((target, index, format!("BuildSources/{name}"), source.clone()));
     }
     sources.sort_by(|a, b| (&a.0, a.1).cmp(&(&b.0, b.1)));
     let keep = !look && kind == Kind::Build && cx.view.text("BuildSourcesEphemeral") == Some("buildcache");
     let copies = matches!(cx.store.backend(), Backend::Copy { .. });
-    for (target, index, source) in sources {
+    for (target, index, name, source) in sources {
+        let recorder = match &source {
+            Source::Host { path, hidden } => record(cx, &name, path, hidden, path.is_dir() && !copies && !keep)?,
+            Source::Image(_) => None,
+        };
         if copies && !keep {
             mounts.push(copied(cx, target, index, &source)?);
             continue;
@@ -73,13 +148,20 @@ pub fn mounts(cx: &Context<'_>, kind: Kind, build: Option<&Path>, look: bool) ->
             (cx.scratch(&format!("src-{index}"))?, cx.scratch(&format!("src-{index}-overlay"))?)
         };
         if let Source::Host { path, hidden } = &source {
-            hide(&upper, path, hidden)?;
+            // What is noted is shown without them.
+            if recorder.is_none() {
+                hide(&upper, path, hidden)?;
+            }
             let mode = path.metadata().map_err(StageError::io("look at", path))?.permissions();
             std::fs::set_permissions(&upper, mode).map_err(StageError::io("set the mode of", &upper))?;
         }
+        if let Some(recorder) = recorder {
+            let (upper, target) = ((upper.clone(), work.clone()), target.clone());
+            traced.push(Traced { at: mounts.len(), recorder, upper, target });
+        }
         mounts.push(Mount::Overlay { lowers, upper: Some((upper, work)), target });
     }
-    Ok(mounts)
+    Ok(Mounts { mounts, traced })
 }
 
 /// A copy of a source in the work directory, where no overlay can be mounted over it.

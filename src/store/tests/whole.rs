@@ -34,6 +34,7 @@ pub fn record(name: &str, layers: &[&Layer], files: &[Digest]) -> Record {
         duration_ms: 1,
         size: 2,
         finished: 3,
+        read: None,
     }
 }
 
