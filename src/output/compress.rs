@@ -109,9 +109,42 @@ pub struct Compressor<W: Write> {
 
 enum Inner<W: Write> {
     Plain(W),
-    Gzip(GzEncoder<W>),
+    Gzip(Even<GzEncoder<W>>),
     Xz(XzEncoder<W>),
     Zstd(zstd::Encoder<'static, W>),
+}
+
+/// Hands on what is written to it in pieces of one size: what zlib makes of its input depends on how it is cut.
+struct Even<W: Write> {
+    inner: W,
+    held: Vec<u8>,
+}
+
+/// The size of a piece, in bytes.
+const PIECE: usize = 1 << 17;
+
+impl<W: Write> Even<W> {
+    /// Hands on what is left.
+    fn into_inner(mut self) -> io::Result<W> {
+        self.inner.write_all(&self.held)?;
+        Ok(self.inner)
+    }
+}
+
+impl<W: Write> Write for Even<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = bytes.get(..bytes.len().min(PIECE - self.held.len())).unwrap_or_default();
+        self.held.extend_from_slice(taken);
+        if self.held.len() == PIECE {
+            self.inner.write_all(&self.held)?;
+            self.held.clear();
+        }
+        Ok(taken.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// xz's dictionary of a level (xz(1)); a part is three of them, as xz(1) itself has it, but not tiny.
@@ -146,7 +179,8 @@ impl<W: Write> Compressor<W> {
             Compression::None => Inner::Plain(out),
             // No name, no time, and 255 for "unknown system".
             Compression::Gzip => {
-                Inner::Gzip(GzBuilder::new().mtime(0).operating_system(255).write(out, flate2::Compression::new(level)))
+                let builder = GzBuilder::new().mtime(0).operating_system(255);
+                Inner::Gzip(Even { inner: builder.write(out, flate2::Compression::new(level)), held: Vec::new() })
             }
             Compression::Xz => {
                 let stream = MtStreamBuilder::new()
@@ -174,7 +208,7 @@ impl<W: Write> Compressor<W> {
     pub fn finish(self) -> io::Result<W> {
         match self.inner {
             Inner::Plain(out) => Ok(out),
-            Inner::Gzip(encoder) => encoder.finish(),
+            Inner::Gzip(even) => even.into_inner()?.finish(),
             Inner::Xz(encoder) => encoder.finish(),
             Inner::Zstd(encoder) => encoder.finish(),
         }

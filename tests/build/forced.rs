@@ -18,7 +18,21 @@ fn small() -> Project {
 }
 
 /// What is made of it, beside the metadata and the publication.
-const STAGES: [&str; 8] = ["resolve", "download", "base", "hwdb", "extra", "configure", "remove", "tar"];
+const STAGES: [&str; 13] = [
+    "resolve",
+    "download",
+    "base",
+    "hwdb",
+    "extra",
+    "configure",
+    "bootloader",
+    "modules",
+    "microcode",
+    "remove",
+    "modules-initrd",
+    "kernel",
+    "tar",
+];
 
 #[test]
 fn force_alone_is_harmless() {

@@ -149,7 +149,7 @@ pub fn with(image: &Image, setting: &'static str, value: Value) -> Image {
     image
 }
 
-/// The stages that the rich image has no use for, since its format is another.
+/// The stages that the rich image has no use for, since its format is another, or the host has a package manager.
 pub const OTHER_FORMATS: &[&str] = &[
     "addon",
     "boot-parts",
@@ -161,6 +161,8 @@ pub const OTHER_FORMATS: &[&str] = &[
     "extension-release",
     "partitions",
     "portable",
+    "seed",
+    "seed-packages",
     "sysext",
     "uki",
 ];

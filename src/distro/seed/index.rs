@@ -85,7 +85,7 @@ fn list(client: &Client<'_>, source: &Source, release: &Paragraph, name: &str) -
         .collect();
     let forms = [".xz", ".gz", ""];
     let of_form = |form: &&str| sums.iter().find(|(_, _, path)| path.strip_prefix(name) == Some(form));
-    let Some((hash, size, path)) = forms.iter().find_map(|form| of_form(form)) else {
+    let Some((hash, size, path)) = forms.iter().find_map(of_form) else {
         let detail = format!("the release file of {} {} lists no {name}", source.uri, source.suite);
         return Err(Error::Sync { detail });
     };

@@ -68,12 +68,12 @@ pub fn seed_download(
         .tempdir_in(pool)
         .map_err(Error::io("could not make a directory in", pool))?;
     let client = client(cx, repositories);
-    let fetch = |package: &Package| -> Result<(), (Package, Trouble)> {
+    let fetch = |package: &Package| -> Result<(), (String, Trouble)> {
         let (path, temporary) = (pool_path(pool, package), scratch.path().join(&package.sha256));
         if download::verified(&path, package) {
             return Ok(());
         }
-        let trouble = |trouble| (package.clone(), trouble);
+        let trouble = |trouble| (package.filename.clone(), trouble);
         let hash = client.save(&package.uri, package.size, &temporary).map_err(trouble)?;
         if hash != package.sha256 {
             return Err(trouble(Trouble::Other(format!("{}: it is not the file that the mirror lists", package.uri))));
@@ -86,7 +86,7 @@ pub fn seed_download(
         .num_threads(AT_ONCE)
         .build()
         .map_err(|error| Error::Download { detail: error.to_string() })?;
-    let failed: Vec<(Package, Trouble)> =
+    let failed: Vec<(String, Trouble)> =
         threads.install(|| packages.par_iter().filter_map(|package| fetch(package).err()).collect());
     if failed.is_empty() {
         return Ok(());
@@ -95,7 +95,7 @@ pub fn seed_download(
         return Err(Error::Sandbox(crate::sandbox::Error::Cancelled));
     }
     let gone = failed.iter().filter(|(_, trouble)| matches!(trouble, Trouble::NotThere));
-    let gone: Vec<String> = gone.map(|(package, _)| package.filename.clone()).collect();
+    let gone: Vec<String> = gone.map(|(name, _)| name.clone()).collect();
     if !gone.is_empty() {
         return Err(Error::Gone { files: gone });
     }

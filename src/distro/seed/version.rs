@@ -46,10 +46,11 @@ impl<'a> Version<'a> {
 fn compare_part(mut a: &str, mut b: &str) -> Ordering {
     while !(a.is_empty() && b.is_empty()) {
         let (text_a, text_b) = (split(&mut a, |c| !c.is_ascii_digit()), split(&mut b, |c| !c.is_ascii_digit()));
-        let mut weights_a = text_a.chars().map(weight).chain(std::iter::once(0));
-        let mut weights_b = text_b.chars().map(weight).chain(std::iter::once(0));
+        let mut weights_a = text_a.chars().map(weight);
+        let mut weights_b = text_b.chars().map(weight);
+        // The end of a text weighs 0: more than `~`, less than all else.
         loop {
-            let (Some(x), Some(y)) = (weights_a.next().or(Some(0)), weights_b.next().or(Some(0))) else { break };
+            let (x, y) = (weights_a.next().unwrap_or(0), weights_b.next().unwrap_or(0));
             if x != y {
                 return x.cmp(&y);
             }
