@@ -142,6 +142,10 @@ impl Case {
         };
         let mut stages = BTreeSet::new();
         for (stage, decl) in self.declarations.iter() {
+            // Only the default tools tree, an image of its own, is ever made with a first tree.
+            if setting == "ToolsTreeBootstrap" {
+                continue;
+            }
             let (before, after) = (active(stage, &self.image), active(stage, other));
             let lists = |list: &[String]| list.iter().any(|name| name == setting);
             let tested = decl.parsed.tests.iter().any(|test| test.holds(&self.image) != test.holds(other));
