@@ -149,30 +149,18 @@ fn version(stanza: &Paragraph) -> &str {
 
 /// A relation field (deb-control(5)): groups that must all hold, of alternatives one of which must.
 fn groups(field: &str) -> Vec<Vec<Alternative<'_>>> {
-    let alternative = |text: &'_ str| -> Option<(usize, usize)> {
-        let name = text.find([' ', '(', ':', '[', '<']).unwrap_or(text.len());
-        (name > 0).then_some((name, text.len()))
-    };
-    field
-        .split(',')
-        .map(|group| {
-            let parts = group.split('|').map(str::trim);
-            parts
-                .filter_map(|text| {
-                    let (end, _) = alternative(text)?;
-                    let name = text.get(..end)?;
-                    let inner = text.split_once('(').and_then(|(_, rest)| Some(rest.split_once(')')?.0.trim()));
-                    let version = inner.map(|inner| {
-                        let end = inner.find(|c| !['<', '>', '='].contains(&c)).unwrap_or(inner.len());
-                        let (relation, version) = inner.split_at(end);
-                        (relation, version.trim())
-                    });
-                    Some(Alternative { name, version })
-                })
-                .collect::<Vec<_>>()
-        })
-        .filter(|group: &Vec<_>| !group.is_empty())
-        .collect()
+    let parts = field.split(',').map(|group| group.split('|').filter_map(|text| alternative(text.trim())).collect());
+    parts.filter(|group: &Vec<_>| !group.is_empty()).collect()
+}
+
+fn alternative(text: &str) -> Option<Alternative<'_>> {
+    let name = text.get(..text.find([' ', '(', ':', '[', '<']).unwrap_or(text.len()))?;
+    let inner = text.split_once('(').and_then(|(_, rest)| Some(rest.split_once(')')?.0.trim()));
+    let version = inner.map(|inner| {
+        let (relation, version) = inner.split_at(inner.find(|c| !['<', '>', '='].contains(&c)).unwrap_or(inner.len()));
+        (relation, version.trim())
+    });
+    (!name.is_empty()).then_some(Alternative { name, version })
 }
 
 #[cfg(test)]
