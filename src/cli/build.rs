@@ -92,7 +92,7 @@ pub fn graph(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<String>
     let format: Format =
         if invocation.json { "json" } else { &invocation.graph_format }.parse().map_err(anyhow::Error::msg)?;
     let session = Session::open(invocation, loaded, false)?;
-    let nodes = session.preview(matches!(format, Format::Text | Format::Json));
+    let nodes = session.preview(matches!(format, Format::Text | Format::Full | Format::Json));
     Ok(render(&session.plan, &nodes, format))
 }
 

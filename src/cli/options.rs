@@ -178,7 +178,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
 }
 
 /// The forms in which `mkosi graph` prints. No image format has one of these names, so `--format` can mean either.
-const GRAPH_FORMATS: [&str; 4] = ["text", "json", "dot", "mermaid"];
+const GRAPH_FORMATS: [&str; 5] = ["text", "full", "json", "dot", "mermaid"];
 
 /// Takes the `--format` that means how the graph is printed out of the assignments.
 fn take_graph_format(settings: &mut Vec<OptionSetting>) -> Option<String> {

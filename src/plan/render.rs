@@ -11,8 +11,10 @@ use crate::types::human;
 /// A form in which a graph is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// A table by image.
+    /// A table by image, without the skipped stages.
     Text,
+    /// The same with the skipped stages and why they are.
+    Full,
     /// JSON with every field.
     Json,
     /// Graphviz' dot(1).
@@ -27,10 +29,11 @@ impl std::str::FromStr for Format {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "text" => Ok(Self::Text),
+            "full" => Ok(Self::Full),
             "json" => Ok(Self::Json),
             "dot" => Ok(Self::Dot),
             "mermaid" => Ok(Self::Mermaid),
-            other => Err(format!("unknown graph format `{other}`: text, json, dot or mermaid")),
+            other => Err(format!("unknown graph format `{other}`: text, full, json, dot or mermaid")),
         }
     }
 }
@@ -38,7 +41,16 @@ impl std::str::FromStr for Format {
 /// Prints the nodes with their states.
 pub fn render(plan: &Plan, nodes: &[Preview], format: Format) -> String {
     match format {
-        Format::Text => text(plan, nodes),
+        Format::Text => {
+            let skipped = nodes.len() - shown(nodes).count();
+            let rest = match skipped {
+                0 => String::new(),
+                1 => "\n1 stage is skipped: see --format full\n".to_owned(),
+                _ => format!("\n{skipped} stages are skipped: see --format full\n"),
+            };
+            text(plan, shown(nodes)) + &rest
+        }
+        Format::Full => text(plan, nodes.iter()),
         Format::Json => format!("{:#}\n", json(plan, nodes)),
         Format::Dot => dot(plan, nodes),
         Format::Mermaid => mermaid(plan, nodes),
@@ -63,7 +75,8 @@ fn reasons(state: &State) -> Vec<String> {
     }
 }
 
-fn text(plan: &Plan, nodes: &[Preview]) -> String {
+fn text<'a>(plan: &Plan, nodes: impl Iterator<Item = &'a Preview> + Clone) -> String {
+    let widest = nodes.clone().map(|preview| plan.graph[preview.id].stage.len()).max().unwrap_or_default();
     let mut out = String::new();
     let mut group = None;
     for preview in nodes {
@@ -91,8 +104,14 @@ fn text(plan: &Plan, nodes: &[Preview]) -> String {
             why.truncate(3);
             why.push(format!("{more} more"));
         }
-        let line =
-            format!("  {:<16} {:<8} {:<13} {:<18} {}", node.stage, word(&preview.state), key, cost, why.join("; "));
+        let line = format!(
+            "  {:<widest$} {:<8} {:<13} {:<18} {}",
+            node.stage,
+            word(&preview.state),
+            key,
+            cost,
+            why.join("; ")
+        );
         let _ = writeln!(out, "{}", line.trim_end());
     }
     out
@@ -130,8 +149,8 @@ fn json(plan: &Plan, nodes: &[Preview]) -> serde_json::Value {
     json!({ "version": 1, "goals": plan.goals, "nodes": list })
 }
 
-/// The nodes that a picture shows: all but the skipped.
-fn shown(nodes: &[Preview]) -> impl Iterator<Item = &Preview> {
+/// The nodes without the skipped ones.
+fn shown(nodes: &[Preview]) -> impl Iterator<Item = &Preview> + Clone {
     nodes.iter().filter(|preview| !matches!(preview.state, State::Skipped(_)))
 }
 

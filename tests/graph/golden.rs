@@ -75,6 +75,11 @@ fn one_image_as_text() {
 }
 
 #[test]
+fn one_image_with_what_is_skipped() {
+    insta::assert_snapshot!(printed(&one(), Format::Full));
+}
+
+#[test]
 fn four_images_as_text() {
     insta::assert_snapshot!(printed(&four(), Format::Text));
 }
@@ -203,8 +208,14 @@ fn pictures_survive_odd_names() {
 
 #[test]
 fn the_format_has_a_name() {
-    let known: BTreeMap<&str, Format> =
-        [("text", Format::Text), ("json", Format::Json), ("dot", Format::Dot), ("mermaid", Format::Mermaid)].into();
+    let known: BTreeMap<&str, Format> = [
+        ("text", Format::Text),
+        ("full", Format::Full),
+        ("json", Format::Json),
+        ("dot", Format::Dot),
+        ("mermaid", Format::Mermaid),
+    ]
+    .into();
     for (name, format) in known {
         assert_eq!(name.parse(), Ok(format));
     }

@@ -267,7 +267,7 @@ proptest! {
         // It can be shown.
         let all: Vec<NodeId> = plan.graph.node_indices().collect();
         let previews = preview(&plan, &all, &Nothing);
-        for format in [Format::Text, Format::Json, Format::Dot, Format::Mermaid] {
+        for format in [Format::Text, Format::Full, Format::Json, Format::Dot, Format::Mermaid] {
             prop_assert!(!render(&plan, &previews, format).is_empty());
         }
     }
