@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -41,6 +41,9 @@ enum Whole {
     Directory(OwnedFd),
     Overlay(Overlay),
 }
+
+/// More mounts than this don't lie over a new root.
+const STACKED: usize = 16;
 
 /// Where a tree is mounted while parts are taken from it: they can only be copied from a mount of this namespace.
 const WHOLE: &str = "/.parts";
@@ -360,7 +363,21 @@ impl Build {
                 _ => "",
             },
         )?;
-        rustix::mount::unmount(".", UnmountFlags::DETACH).tried(|| "detach the old root".to_owned())?;
+        // It lies over the new root now, and the file system with the small files over it. Each call takes the topmost
+        // away; what stayed could be reached by the `..` of any mount.
+        let id = |path: &str| -> rustix::io::Result<u64> {
+            Ok(rustix::fs::statx(self.tree.root(), path, AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
+        };
+        let what = || "detach the old root".to_owned();
+        let own = id("").tried(what)?;
+        let mut left = STACKED;
+        while id("..").tried(what)? != own {
+            if left == 0 {
+                return Err(Fault::Wrong("could not detach the old root: there is no end of it".to_owned()));
+            }
+            left -= 1;
+            rustix::mount::unmount(".", UnmountFlags::DETACH).tried(what)?;
+        }
         rustix::process::chdir("/").tried(|| "enter the new root directory".to_owned())
     }
 }
