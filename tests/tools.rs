@@ -5,8 +5,9 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use support::{Graph, Project, Ran, stores, tool, tools};
 
@@ -181,4 +182,51 @@ fn the_tools_tree_is_made_with_a_first_tree_of_our_own() {
     project.reconfigure("ToolsTreeBootstrap=yes", "ToolsTreeBootstrap=no");
     assert!(!stages(&project.graph(&[]), "tools", &["run", "may run", "cached"]).contains("seed"));
     project.done(&[]);
+}
+
+/// The default tools tree as a small one of its own, whose layers nothing but a running verb keeps.
+#[test]
+fn clean_up_leaves_a_tree_in_use_alone() {
+    let project = Project::empty(&stores::directory("cache-"));
+    project.write(
+        "mkosi.conf",
+        "[Distribution]\nDistribution=custom\n[Output]\nFormat=none\n\
+         [Build]\nToolsTree=default\nToolsTreeDistribution=custom\n",
+    );
+    project.write("resources/mkosi-tools/mkosi.conf", "[Output]\nOutput=mkosi.tools\n");
+    project.script(
+        "resources/mkosi-tools/mkosi.prepare",
+        "cd \"$BUILDROOT\"; mkdir -p usr/bin usr/lib usr/lib64 etc; echo one >usr/lib/word
+         for name in bin lib lib64; do ln -s usr/$name $name; done
+         for name in cat sh; do
+             cp /usr/bin/$name usr/bin
+             for file in $(ldd /usr/bin/$name | grep -o '/lib[^ ]*'); do
+                 mkdir -p \"usr${file%/*}\"; cp \"$file\" \"usr$file\"
+             done
+         done",
+    );
+    let mut child = project
+        .command(&["-f", "box", "--", "sh", "-c", "echo ready; read line; cat /usr/lib/word; exit 5"])
+        .env("MKOSI_RESOURCES", project.path().join("resources"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let layers = || std::fs::read_dir(project.cache.join("store/layers")).unwrap().count();
+    let clean = || project.done(&["store", "gc", "--max-size=0", "--keep-days=0"]);
+    clean();
+    assert!(layers() > 0);
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    line.clear();
+    output.read_line(&mut line).unwrap();
+    assert_eq!((line.as_str(), child.wait().unwrap().code()), ("one\n", Some(5)));
+    // Who kept it ends with it, a moment later.
+    while layers() > 0 {
+        clean();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }

@@ -69,12 +69,12 @@ verbs! {
     Journalctl "journalctl" [] Arguments true "Read the image's journal";
     Coredumpctl "coredumpctl" [] Arguments true "Look for core dumps in the image";
     Sysupdate "sysupdate" [] Arguments true "Run systemd-sysupdate on the outputs";
-    Box "box" ["sandbox"] Arguments false "Run a program with the tools of the build";
+    Box "box" ["sandbox"] Arguments true "Run a program, or a shell, with the programs of the tools tree";
     Serve "serve" [] Nothing true "Serve the outputs over HTTP";
     Burn "burn" [] Arguments true "Write the image to a drive";
     Bump "bump" [] Nothing true "Raise the image's version";
     Genkey "genkey" [] Nothing true "Make a key and certificate for Secure Boot";
-    Dependencies "dependencies" [] Arguments false "List the packages that builds need on the host";
+    Dependencies "dependencies" [] Arguments true "List the packages that builds need on the host";
     LatestSnapshot "latest-snapshot" [] Nothing true "Show the newest snapshot of the mirror";
     Documentation "documentation" [] Arguments true "Show the manual";
     Completion "completion" [] Arguments true "Print completions for a shell";
@@ -92,24 +92,16 @@ impl Verb {
         matches!(self, Self::Build | Self::Update | Self::Graph | Self::Clean | Self::Store)
     }
 
-    /// Whether `-f` makes it build first.
+    /// Whether `-f` makes it build the image first.
     pub const fn builds_with_force(self) -> bool {
-        matches!(
-            self,
-            Self::Shell
-                | Self::Boot
-                | Self::Vm
-                | Self::Sysupdate
-                | Self::Coredumpctl
-                | Self::Journalctl
-                | Self::Serve
-                | Self::Burn
-        )
+        matches!(self, Self::Shell | Self::Boot | Self::Vm | Self::Sysupdate | Self::Serve | Self::Burn)
     }
 
-    /// Whether it runs an image, or does something with what was built.
+    /// Whether it runs programs for the user, most often on what was built. Without [`Verb::builds_with_force`], `-f`
+    /// makes it build the default tools tree alone: another image would have another journal.
     pub const fn runs(self) -> bool {
-        self.builds_with_force() || matches!(self, Self::Ssh | Self::LatestSnapshot)
+        self.builds_with_force()
+            || matches!(self, Self::Box | Self::Coredumpctl | Self::Journalctl | Self::LatestSnapshot | Self::Ssh)
     }
 
     /// Whether the configuration is what configure scripts make of it.
