@@ -23,7 +23,7 @@ pub fn list(words: &[String], here: &Path) -> anyhow::Result<String> {
         Ok(invocation) => invocation,
         Err(Stop::Show(text)) => return Ok(text),
         Err(Stop::Wrong(text)) => {
-            let text = text.trim_end().trim_start_matches("error: ");
+            let text = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
             bail!("`mkosi dependencies` takes options after `--`, like `-- --profile=runtime`: {text}");
         }
     };

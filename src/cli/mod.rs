@@ -50,9 +50,6 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(project) = &project {
         history::recall(&mut invocation, project);
     }
-    if !invocation.verb.implemented() && invocation.at.is_none() {
-        return not_yet(invocation.verb);
-    }
     if invocation.verb.needs_no_configuration() {
         say(&invocation.warnings);
         return without_configuration(&invocation, &here);
@@ -172,12 +169,12 @@ fn without_configuration(invocation: &Invocation, here: &Path) -> ExitCode {
                 Err(error) => finish(Err(error.into())),
             }
         }
-        verb => not_yet(verb),
+        verb => misplaced(verb),
     }
 }
 
-fn not_yet(verb: Verb) -> ExitCode {
-    eprintln!("error: this version can't do `mkosi {}` yet", verb.name());
+fn misplaced(verb: Verb) -> ExitCode {
+    eprintln!("error: `mkosi {}` can't be done in this way", verb.name());
     ExitCode::FAILURE
 }
 
@@ -217,7 +214,7 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         verb if verb.runs() && invocation.only_build => finish(build::build(invocation, loaded, false)),
         verb if verb.runs() => running::run(invocation, loaded, here),
         Verb::Store => finish_with(clean::store(invocation, loaded)),
-        verb => not_yet(verb),
+        verb => misplaced(verb),
     }
 }
 
