@@ -153,7 +153,9 @@ fn the_default_tools_tree_is_built_once_and_used_by_all() {
     assert!(version.starts_with("systemd 257"), "{version}");
 
     // What the tree is made of changes: the stages that run programs run again, and give what they gave.
-    project.script("more", "echo more >\"$BUILDROOT/usr/share/more\"");
+    // Another change in each run: the store is kept between them.
+    let run = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    project.script("more", &format!("echo {run} >\"$BUILDROOT/usr/share/more\""));
     project.write("mkosi.tools.conf", "[Content]\nPrepareScripts=more\n");
     let graph = project.graph(&[]);
     assert_eq!(stages(&graph, "tools", &["run", "may run"]), BTreeSet::from(AFTER_PREPARE.map(str::to_owned)));
