@@ -423,3 +423,11 @@ fn the_probe_tells_whether_overlays_work() {
     let text = probe_served(Path::new("/proc")).unwrap_err();
     assert!(text.contains("/proc"), "{text}");
 }
+
+#[test]
+fn no_way_up_leads_to_the_host() {
+    let text = output(&spec("ls /; echo --; ls /usr/..; echo --; grep -c ' / / ' /proc/self/mountinfo"));
+    let parts: Vec<&str> = text.split("--\n").collect();
+    assert_eq!(parts[0], parts[1], "{text}");
+    assert_eq!(parts[2], "1\n", "more than one root is mounted");
+}

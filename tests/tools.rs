@@ -5,8 +5,9 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use support::{Graph, Project, Ran, stores, tool, tools};
 
@@ -152,7 +153,9 @@ fn the_default_tools_tree_is_built_once_and_used_by_all() {
     assert!(version.starts_with("systemd 257"), "{version}");
 
     // What the tree is made of changes: the stages that run programs run again, and give what they gave.
-    project.script("more", "echo more >\"$BUILDROOT/usr/share/more\"");
+    // Another change in each run: the store is kept between them.
+    let run = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    project.script("more", &format!("echo {run} >\"$BUILDROOT/usr/share/more\""));
     project.write("mkosi.tools.conf", "[Content]\nPrepareScripts=more\n");
     let graph = project.graph(&[]);
     assert_eq!(stages(&graph, "tools", &["run", "may run"]), BTreeSet::from(AFTER_PREPARE.map(str::to_owned)));
@@ -181,4 +184,51 @@ fn the_tools_tree_is_made_with_a_first_tree_of_our_own() {
     project.reconfigure("ToolsTreeBootstrap=yes", "ToolsTreeBootstrap=no");
     assert!(!stages(&project.graph(&[]), "tools", &["run", "may run", "cached"]).contains("seed"));
     project.done(&[]);
+}
+
+/// The default tools tree as a small one of its own, whose layers nothing but a running verb keeps.
+#[test]
+fn clean_up_leaves_a_tree_in_use_alone() {
+    let project = Project::empty(&stores::directory("cache-"));
+    project.write(
+        "mkosi.conf",
+        "[Distribution]\nDistribution=custom\n[Output]\nFormat=none\n\
+         [Build]\nToolsTree=default\nToolsTreeDistribution=custom\n",
+    );
+    project.write("resources/mkosi-tools/mkosi.conf", "[Output]\nOutput=mkosi.tools\n");
+    project.script(
+        "resources/mkosi-tools/mkosi.prepare",
+        "cd \"$BUILDROOT\"; mkdir -p usr/bin usr/lib usr/lib64 etc; echo one >usr/lib/word
+         for name in bin lib lib64; do ln -s usr/$name $name; done
+         for name in cat sh; do
+             cp /usr/bin/$name usr/bin
+             for file in $(ldd /usr/bin/$name | grep -o '/lib[^ ]*'); do
+                 mkdir -p \"usr${file%/*}\"; cp \"$file\" \"usr$file\"
+             done
+         done",
+    );
+    let mut child = project
+        .command(&["-f", "box", "--", "sh", "-c", "echo ready; read line; cat /usr/lib/word; exit 5"])
+        .env("MKOSI_RESOURCES", project.path().join("resources"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut output = BufReader::new(child.stdout.take().unwrap());
+    let mut line = String::new();
+    output.read_line(&mut line).unwrap();
+    assert_eq!(line, "ready\n");
+    let layers = || std::fs::read_dir(project.cache.join("store/layers")).unwrap().count();
+    let clean = || project.done(&["store", "gc", "--max-size=0", "--keep-days=0"]);
+    clean();
+    assert!(layers() > 0);
+    child.stdin.take().unwrap().write_all(b"go\n").unwrap();
+    line.clear();
+    output.read_line(&mut line).unwrap();
+    assert_eq!((line.as_str(), child.wait().unwrap().code()), ("one\n", Some(5)));
+    // Who kept it ends with it, a moment later.
+    while layers() > 0 {
+        clean();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
 }

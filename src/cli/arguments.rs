@@ -95,7 +95,9 @@ pub fn command() -> Command {
                 .help("Show this help")
                 .help_heading(PROGRAM),
         );
-    let command = command.arg(Arg::new(ONLY_BUILD).long(ONLY_BUILD).action(ArgAction::SetTrue).hide(true));
+    let command = command
+        .arg(Arg::new(ONLY_BUILD).long(ONLY_BUILD).action(ArgAction::SetTrue).hide(true))
+        .arg(Arg::new(SHOW_TOOLS).long(SHOW_TOOLS).value_name("PID").hide(true));
     let ignored = IGNORED.iter().map(|(name, value)| {
         let action = if *value { ArgAction::Append } else { ArgAction::Count };
         Arg::new(*name).long(*name).action(action).hide(true)
@@ -106,13 +108,16 @@ pub fn command() -> Command {
 /// The hidden option with which the program starts itself to build what it then runs.
 pub(super) const ONLY_BUILD: &str = "only-build";
 
+/// The hidden option with which the program starts itself to find the default tools tree and keep it in the store.
+pub(super) const SHOW_TOOLS: &str = "show-tools";
+
 /// Options that did something once, and whether they take a value.
 pub(super) const IGNORED: &[(&str, bool)] =
     &[("nspawn-keep-unit", false), ("default", true), ("cache", true), ("runtime-scratch", true)];
 
 fn verbs_help() -> String {
     let mut text = "Verbs:\n".to_owned();
-    for verb in Verb::ALL.iter().filter(|verb| verb.implemented()) {
+    for verb in Verb::ALL.iter() {
         text.push_str(&format!("  {:<13} {}\n", verb.name(), verb.help()));
     }
     text.pop();

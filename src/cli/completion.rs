@@ -50,7 +50,7 @@ pub fn script(words: &[String]) -> Result<String, CompletionError> {
 
 /// The generator for fish knows options alone: what it takes for the verbs and the words after them.
 fn fish_verbs() -> String {
-    let verbs: Vec<&Verb> = Verb::ALL.iter().filter(|verb| verb.implemented()).collect();
+    let verbs: Vec<&Verb> = Verb::ALL.iter().collect();
     let names: Vec<&str> = verbs.iter().map(|verb| verb.name()).collect();
     let none = format!("not __fish_seen_subcommand_from {}", names.join(" "));
     let mut text = String::new();
@@ -80,7 +80,7 @@ const WORDS: [(&str, Words); 3] = [
 
 /// The command line with the values that can be listed, and what others are: files, directories.
 fn completed() -> Command {
-    let verbs = Verb::ALL.iter().filter(|verb| verb.implemented());
+    let verbs = Verb::ALL.iter();
     let verbs: Vec<PossibleValue> =
         verbs.map(|verb| PossibleValue::new(verb.name()).help(verb.help()).aliases(verb.aliases())).collect();
     let mut command = command()

@@ -34,7 +34,7 @@ fn counts(invocation: &Invocation) -> bool {
     let never =
         matches!(verb, Verb::Update | Verb::Graph | Verb::Clean | Verb::Box | Verb::Store | Verb::LatestSnapshot);
     let anew = matches!(verb, Verb::Build) && !invocation.rerun_build_scripts;
-    let forced = invocation.force > 0 && (verb == Verb::Summary || verb == Verb::Build || verb.builds_with_force());
+    let forced = invocation.force > 0 && (verb == Verb::Summary || verb == Verb::Build || verb.runs());
     let reads = invocation.directory.is_some() && !verb.needs_no_configuration();
     reads && !never && !anew && !forced && !is_new(invocation)
 }

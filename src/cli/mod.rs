@@ -7,6 +7,7 @@ pub mod cat_config;
 mod clean;
 pub mod completion;
 pub mod configure;
+pub mod dependencies;
 pub mod documentation;
 pub mod genkey;
 pub mod history;
@@ -22,6 +23,7 @@ mod session;
 mod shell_at;
 mod store_words;
 pub mod summary;
+mod tools_tree;
 pub mod verbs;
 
 use std::ffi::OsString;
@@ -48,22 +50,21 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if let Some(project) = &project {
         history::recall(&mut invocation, project);
     }
-    if !invocation.verb.implemented() && invocation.at.is_none() {
-        return not_yet(invocation.verb);
-    }
     if invocation.verb.needs_no_configuration() {
         say(&invocation.warnings);
         return without_configuration(&invocation, &here);
     }
     // The store of a user holds files of the user's subordinate ids, which only root of a namespace can read.
-    if (invocation.verb.uses_store() || invocation.only_build || invocation.at.is_some())
+    if (invocation.verb.uses_store() || invocation.is_helper() || invocation.at.is_some())
         && let Err(error) = crate::sandbox::enter_user_namespace()
     {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
-    // Only now: outside the namespace this program starts once more.
-    say(&invocation.warnings);
+    // Only now: outside the namespace this program starts once more. Whoever starts a helper has said it.
+    if !invocation.is_helper() {
+        say(&invocation.warnings);
+    }
     let bumps = invocation.verb == Verb::Bump
         || (invocation.auto_bump && matches!(invocation.verb, Verb::Build | Verb::Update));
     let given = invocation.settings.clone();
@@ -98,8 +99,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    for warning in &loaded.warnings {
+    for warning in loaded.warnings.iter().filter(|_| !invocation.is_helper()) {
         eprintln!("{}", warning.clone().relative_to(&here));
+    }
+    if let Some(user) = invocation.show_tools {
+        // It is no image that a configure script changes.
+        return finish(tools_tree::show(&invocation, &loaded, user));
     }
     // What runs an image stays the user, but its configure scripts need a sandbox.
     if invocation.verb.needs_configure_scripts()
@@ -109,6 +114,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         eprintln!("error: {error}");
         return ExitCode::FAILURE;
     }
+    // What becomes another program would leave it behind where it is temporary.
+    let becomes = invocation.verb.runs() && !invocation.only_build && invocation.at.is_none();
+    let _built_in = Some(built_in).filter(|_| !becomes);
     // As in systemd's mkosi, only what builds runs them: the summary shows what the files say.
     if invocation.verb.needs_configure_scripts()
         && let Err(error) = configure::run(&mut loaded, &input.environment, invocation.debug)
@@ -149,6 +157,7 @@ fn without_configuration(invocation: &Invocation, here: &Path) -> ExitCode {
             finish_with(init::init(invocation, &HostFacts::detect(Path::new("/")), here).map_err(anyhow::Error::from))
         }
         Verb::Completion => finish_with(completion::script(&invocation.arguments).map_err(anyhow::Error::from)),
+        Verb::Dependencies => finish_with(dependencies::list(&invocation.arguments, here)),
         Verb::Genkey => {
             let project = project_directory(invocation.directory.as_deref());
             finish_with(genkey::genkey(invocation, project.as_deref()).map_err(anyhow::Error::from))
@@ -160,12 +169,12 @@ fn without_configuration(invocation: &Invocation, here: &Path) -> ExitCode {
                 Err(error) => finish(Err(error.into())),
             }
         }
-        verb => not_yet(verb),
+        verb => misplaced(verb),
     }
 }
 
-fn not_yet(verb: Verb) -> ExitCode {
-    eprintln!("error: this version can't do `mkosi {}` yet", verb.name());
+fn misplaced(verb: Verb) -> ExitCode {
+    eprintln!("error: `mkosi {}` can't be done in this way", verb.name());
     ExitCode::FAILURE
 }
 
@@ -202,10 +211,10 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         Verb::Shell if invocation.at.is_some() => {
             shell_at::shell(invocation, loaded).unwrap_or_else(|error| finish(Err(error)))
         }
-        verb if verb.builds_with_force() && invocation.only_build => finish(build::build(invocation, loaded, false)),
-        verb if verb.runs() => running::run(invocation, loaded),
+        verb if verb.runs() && invocation.only_build => finish(build::build(invocation, loaded, false)),
+        verb if verb.runs() => running::run(invocation, loaded, here),
         Verb::Store => finish_with(clean::store(invocation, loaded)),
-        verb => not_yet(verb),
+        verb => misplaced(verb),
     }
 }
 

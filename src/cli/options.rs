@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
-use super::arguments::{IGNORED, ONLY_BUILD, command, setting_args};
+use super::arguments::{IGNORED, ONLY_BUILD, SHOW_TOOLS, command, setting_args};
 use super::verbs::{Verb, Words};
 use crate::config::table::SETTINGS;
 use crate::config::{Diagnostic, OptionSetting};
@@ -60,6 +60,8 @@ pub struct Invocation {
     pub refresh: bool,
     /// Build as a verb that runs an image does first, and don't run it.
     pub only_build: bool,
+    /// Show the default tools tree to this process, as long as it lives, and do nothing else.
+    pub show_tools: Option<u32>,
     /// Raise the version after the build.
     pub auto_bump: bool,
     /// Empty the build directory first.
@@ -74,6 +76,18 @@ pub struct Invocation {
     pub doc_format: String,
     /// What is no longer supported, and the like.
     pub warnings: Vec<Diagnostic>,
+}
+
+impl Invocation {
+    /// Whether this process was started by another one of mkosi to do a part of its work.
+    pub fn is_helper(&self) -> bool {
+        self.only_build || self.show_tools.is_some()
+    }
+
+    /// Whether nothing but the default tools tree is of interest.
+    pub fn only_tools(&self) -> bool {
+        self.show_tools.is_some() || (self.only_build && !self.verb.builds_with_force())
+    }
 }
 
 /// Why there is nothing to be done with a command line.
@@ -167,6 +181,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
         verify_cache: matches.get_flag("verify-cache"),
         refresh: matches.get_flag("refresh"),
         only_build: matches.get_flag(ONLY_BUILD),
+        show_tools: text(SHOW_TOOLS).and_then(|pid| pid.parse().ok()),
         auto_bump: matches.get_flag("auto-bump"),
         wipe_build_dir: matches.get_flag("wipe-build-dir"),
         rerun_build_scripts: matches.get_flag("rerun-build-scripts"),

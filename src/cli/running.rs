@@ -1,45 +1,65 @@
-//! The verbs that run an image: builds first where that is asked for, and hands over to `run`.
+//! The verbs that run an image, or programs beside it: builds first where that is asked for, and hands over to `run`.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, bail};
 
 use super::arguments::ONLY_BUILD;
 use super::options::Invocation;
+use super::tools_tree;
 use super::verbs::Verb;
-use crate::config::{Image, Loaded, Value};
-use crate::run::{Settings, Tools, burn, container, latest, process, serve, ssh, systemd, vm};
+use crate::config::{HostFacts, Image, Loaded, Value};
+use crate::plan::ToolsTree;
+use crate::run::{RunError, Settings, Tools, burn, container, in_box, latest, process, serve, ssh, systemd, vm};
 
-/// Does what a verb that runs an image asks for.
-pub fn run(invocation: &Invocation, loaded: &Loaded) -> ExitCode {
-    match start(invocation, loaded) {
+/// Does what a verb that runs something asks for. `here` is the current directory.
+pub fn run(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
+    match start(invocation, loaded, here) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            // One of these says its reason itself.
+            match error.downcast_ref::<RunError>() {
+                Some(error) => eprintln!("error: {error}"),
+                None => eprintln!("error: {error:#}"),
+            }
             ExitCode::FAILURE
         }
     }
 }
 
-fn start(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<u8> {
+fn start(invocation: &Invocation, loaded: &Loaded, here: &Path) -> anyhow::Result<u8> {
     let image = image(loaded)?;
-    if invocation.verb == Verb::LatestSnapshot {
-        println!("{}", latest::latest_snapshot(image, &tools(image))?);
-        return Ok(0);
-    }
-    if image.text("Format") == Some("none") {
+    let runs_image = !matches!(invocation.verb, Verb::Box | Verb::LatestSnapshot);
+    if runs_image && image.text("Format") == Some("none") {
         bail!("the image `{}` has Format=none: there is nothing to run", image.name);
     }
-    let settings = Settings::new(image)?;
+    let settings = if runs_image { Some(Settings::new(image)?) } else { None };
+    let has_tools = ToolsTree::of(image) == ToolsTree::Default;
     if invocation.force > 0
-        && invocation.verb.builds_with_force()
+        && (invocation.verb.builds_with_force() || has_tools)
         && let Some(status) = build()?
     {
         return Ok(status);
     }
-    let tools = tools(image);
+    let Some(tools) = tools(invocation, image)? else { return Ok(1) };
     let words = invocation.arguments.as_slice();
+    let Some(settings) = settings else {
+        if invocation.verb == Verb::LatestSnapshot {
+            println!("{}", latest::latest_snapshot(image, &tools)?);
+            return Ok(0);
+        }
+        let facts = HostFacts::detect(Path::new("/"));
+        let host = in_box::Host { distribution: facts.distribution.as_deref(), release: facts.release.as_deref() };
+        return Ok(in_box::run(
+            &tools,
+            &host,
+            image.path("ToolsTree"),
+            invocation.directory.as_deref().unwrap_or(here),
+            words,
+        )?);
+    };
     Ok(match invocation.verb {
         Verb::Vm => vm::run(&settings, &tools, words)?,
         Verb::Shell => container::run(&settings, &tools, false, words)?,
@@ -50,7 +70,7 @@ fn start(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<u8> {
         Verb::Sysupdate => systemd::sysupdate(&settings, &tools, words)?,
         Verb::Serve => serve::run(&settings, &tools)?,
         Verb::Burn => burn::run(&settings, &tools, words)?,
-        verb => bail!("`mkosi {}` runs no image", verb.name()),
+        verb => bail!("`mkosi {}` runs nothing", verb.name()),
     })
 }
 
@@ -64,16 +84,17 @@ fn image(loaded: &Loaded) -> anyhow::Result<&Image> {
     Ok(image)
 }
 
-fn tools(image: &Image) -> Tools {
+/// The programs to run things with. Nothing when there are none to be had: that has been said already.
+fn tools(invocation: &Invocation, image: &Image) -> anyhow::Result<Option<Tools>> {
     let extra = image.get("ExtraSearchPaths").items().iter().filter_map(Value::as_path);
-    let tools = Tools::new(extra.map(std::path::Path::to_owned).collect());
-    if let Some(tree) = image.path("ToolsTree") {
-        return tools.of_tree(tree.to_owned());
-    }
-    if image.text("ToolsTree").is_some_and(|tree| !tree.is_empty()) {
-        eprintln!("note: the image is run with the host's programs: the default tools tree is for builds alone yet");
-    }
-    tools
+    let tools = Tools::new(extra.map(Path::to_owned).collect());
+    Ok(match ToolsTree::of(image) {
+        // A question to an archive needs no tree where the host can ask it.
+        ToolsTree::Default if invocation.verb == Verb::LatestSnapshot && tools.find(&["curl"]).is_some() => Some(tools),
+        ToolsTree::Default => tools_tree::ask()?.map(|directories| tools.of_tree(directories)),
+        ToolsTree::Path(tree) => Some(tools.of_tree(vec![tree.to_owned()])),
+        ToolsTree::Host | ToolsTree::Seed => Some(tools),
+    })
 }
 
 /// Builds in a process of its own: it may have to become root of a user namespace for that, and what runs the image

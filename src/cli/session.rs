@@ -30,14 +30,21 @@ impl Session {
     /// When the store can't be opened, or an input of the graph can't be read.
     pub fn open(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow::Result<Self> {
         let declarations = declarations()?;
-        let goals = goals(loaded);
+        // What runs an image needs the tools tree even where no stage does.
+        let trees = match default_tools(loaded) {
+            Some(tools) if invocation.verb.runs() => vec![tools.name.clone()],
+            _ => Vec::new(),
+        };
+        let (goals, images): (Vec<String>, &[Image]) = match invocation.only_tools() {
+            true => (Vec::new(), &[]),
+            false => (goals(loaded), &loaded.images),
+        };
         for image in goals.iter().filter_map(|name| loaded.image(name)).chain(default_tools(loaded)) {
             plan::check(image, &declarations)?;
         }
         let store = Store::open(&store_directory(loaded.image("main")))?;
         let hasher = Hasher::new(&store);
-        let mut images: Vec<Image> =
-            loaded.images.iter().chain(default_tools(loaded)).map(with_output_directory).collect();
+        let mut images: Vec<Image> = images.iter().chain(default_tools(loaded)).map(with_output_directory).collect();
         let outside = outside();
         for image in &mut images {
             image.take_environment_files(&outside)?;
@@ -45,7 +52,8 @@ impl Session {
             super::known_here::resolve(image, modules, Path::new("/proc"))?;
             take_arguments(image, invocation);
         }
-        let plan = compile(&declarations, &images, &goals, &HostDigests::new(&hasher))?;
+        let mut plan = compile(&declarations, &images, &goals, &HostDigests::new(&hasher))?;
+        plan.trees = trees;
         // Digests that could not be kept are made again next time.
         let _ = hasher.flush();
         Ok(Self { store, plan, force: force(invocation, refresh) })

@@ -14,7 +14,7 @@ pub enum Words {
 }
 
 macro_rules! verbs {
-    ($($variant:ident $name:literal $aliases:tt $words:ident $implemented:literal $help:literal;)*) => {
+    ($($variant:ident $name:literal $aliases:tt $words:ident $help:literal;)*) => {
         /// A verb: what mkosi is asked to do.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Verb {
@@ -44,41 +44,36 @@ macro_rules! verbs {
             pub const fn words(self) -> Words {
                 match self { $(Verb::$variant => Words::$words,)* }
             }
-
-            /// Whether this version can do it.
-            pub const fn implemented(self) -> bool {
-                match self { $(Verb::$variant => $implemented,)* }
-            }
         }
     };
 }
 
 verbs! {
-    Init "init" [] Nothing true "Write a small project to start from";
-    Build "build" [] Images true "Build images";
-    Summary "summary" [] Images true "Show what is configured, and where";
-    Graph "graph" [] Images true "Show the steps of a build, and which of them would run";
-    CatConfig "cat-config" [] Images true "Show the configuration files that are read";
-    Clean "clean" [] Images true "Remove outputs; with -f what is kept for the next build as well";
-    Store "store" [] Arguments true "Look into, check or tidy the store";
-    Update "update" [] Images true "Look for newer packages, and build what they change";
-    Shell "shell" [] Arguments true "Run a shell in the image";
-    Boot "boot" [] Arguments true "Boot the image in a container";
-    Vm "vm" ["qemu"] Arguments true "Boot the image in a virtual machine";
-    Ssh "ssh" [] Arguments true "Log in to the running virtual machine";
-    Journalctl "journalctl" [] Arguments true "Read the image's journal";
-    Coredumpctl "coredumpctl" [] Arguments true "Look for core dumps in the image";
-    Sysupdate "sysupdate" [] Arguments true "Run systemd-sysupdate on the outputs";
-    Box "box" ["sandbox"] Arguments false "Run a program with the tools of the build";
-    Serve "serve" [] Nothing true "Serve the outputs over HTTP";
-    Burn "burn" [] Arguments true "Write the image to a drive";
-    Bump "bump" [] Nothing true "Raise the image's version";
-    Genkey "genkey" [] Nothing true "Make a key and certificate for Secure Boot";
-    Dependencies "dependencies" [] Arguments false "List the packages that builds need on the host";
-    LatestSnapshot "latest-snapshot" [] Nothing true "Show the newest snapshot of the mirror";
-    Documentation "documentation" [] Arguments true "Show the manual";
-    Completion "completion" [] Arguments true "Print completions for a shell";
-    Help "help" [] Nothing true "Show this help";
+    Init "init" [] Nothing "Write a small project to start from";
+    Build "build" [] Images "Build images";
+    Summary "summary" [] Images "Show what is configured, and where";
+    Graph "graph" [] Images "Show the steps of a build, and which of them would run";
+    CatConfig "cat-config" [] Images "Show the configuration files that are read";
+    Clean "clean" [] Images "Remove outputs; with -f what is kept for the next build as well";
+    Store "store" [] Arguments "Look into, check or tidy the store";
+    Update "update" [] Images "Look for newer packages, and build what they change";
+    Shell "shell" [] Arguments "Run a shell in the image";
+    Boot "boot" [] Arguments "Boot the image in a container";
+    Vm "vm" ["qemu"] Arguments "Boot the image in a virtual machine";
+    Ssh "ssh" [] Arguments "Log in to the running virtual machine";
+    Journalctl "journalctl" [] Arguments "Read the image's journal";
+    Coredumpctl "coredumpctl" [] Arguments "Look for core dumps in the image";
+    Sysupdate "sysupdate" [] Arguments "Run systemd-sysupdate on the outputs";
+    Box "box" ["sandbox"] Arguments "Run a program, or a shell, with the programs of the tools tree";
+    Serve "serve" [] Nothing "Serve the outputs over HTTP";
+    Burn "burn" [] Arguments "Write the image to a drive";
+    Bump "bump" [] Nothing "Raise the image's version";
+    Genkey "genkey" [] Nothing "Make a key and certificate for Secure Boot";
+    Dependencies "dependencies" [] Arguments "List the packages that builds need on the host";
+    LatestSnapshot "latest-snapshot" [] Nothing "Show the newest snapshot of the mirror";
+    Documentation "documentation" [] Arguments "Show the manual";
+    Completion "completion" [] Arguments "Print completions for a shell";
+    Help "help" [] Nothing "Show this help";
 }
 
 impl Verb {
@@ -92,24 +87,16 @@ impl Verb {
         matches!(self, Self::Build | Self::Update | Self::Graph | Self::Clean | Self::Store)
     }
 
-    /// Whether `-f` makes it build first.
+    /// Whether `-f` makes it build the image first.
     pub const fn builds_with_force(self) -> bool {
-        matches!(
-            self,
-            Self::Shell
-                | Self::Boot
-                | Self::Vm
-                | Self::Sysupdate
-                | Self::Coredumpctl
-                | Self::Journalctl
-                | Self::Serve
-                | Self::Burn
-        )
+        matches!(self, Self::Shell | Self::Boot | Self::Vm | Self::Sysupdate | Self::Serve | Self::Burn)
     }
 
-    /// Whether it runs an image, or does something with what was built.
+    /// Whether it runs programs for the user, most often on what was built. Without [`Verb::builds_with_force`], `-f`
+    /// makes it build the default tools tree alone: another image would have another journal.
     pub const fn runs(self) -> bool {
-        self.builds_with_force() || matches!(self, Self::Ssh | Self::LatestSnapshot)
+        self.builds_with_force()
+            || matches!(self, Self::Box | Self::Coredumpctl | Self::Journalctl | Self::LatestSnapshot | Self::Ssh)
     }
 
     /// Whether the configuration is what configure scripts make of it.

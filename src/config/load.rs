@@ -130,6 +130,12 @@ impl Loader<'_> {
             main.load(project, project, Extras { profiles: true, local: true });
         }
         let mut values = main.finish();
+        // In a `mkosi box` the tools tree's programs are at hand already.
+        let value = input.environment.get("MKOSI_IN_BOX").map(String::as_str);
+        let boxed = matches!(value, Some("1" | "yes" | "true" | "on"));
+        if let Some(tree) = values.get_mut("ToolsTree").filter(|_| boxed) {
+            tree.value = Value::None;
+        }
         let tools = self.tools(&main, &values);
         if let Some(tree) = values.get_mut("ToolsTree") {
             match tree.value.as_text() {

@@ -82,7 +82,7 @@ pub fn look(
     let id = find(plan, place)?;
     let node = &plan.graph[id];
     let hasher = Hasher::new(store);
-    let mut known = Known { plan, store, hasher: &hasher, outputs: HashMap::new(), old: false };
+    let mut known = Known::new(plan, store, &hasher);
     let mut needs = known.needs(id);
     let failed = if place.before { None } else { store.failed(&node.slot())? };
     let layers = match &failed {
@@ -134,16 +134,20 @@ fn find(plan: &Plan, place: &Place) -> Result<NodeId, LookError> {
 }
 
 /// What the store has of the nodes: as they are configured now, or else as the last build made them.
-struct Known<'a> {
+pub(super) struct Known<'a> {
     plan: &'a Plan,
     store: &'a Store,
     hasher: &'a Hasher,
     outputs: HashMap<NodeId, Option<Outputs>>,
     /// Whether something was taken from a build of another configuration.
-    old: bool,
+    pub(super) old: bool,
 }
 
-impl Known<'_> {
+impl<'a> Known<'a> {
+    pub(super) fn new(plan: &'a Plan, store: &'a Store, hasher: &'a Hasher) -> Self {
+        Self { plan, store, hasher, outputs: HashMap::new(), old: false }
+    }
+
     /// The layers of the tree before a node, or after it: then its own outputs become needs too, which is how scripts
     /// find what is handed on.
     fn layers(
@@ -193,7 +197,8 @@ impl Known<'_> {
         needs
     }
 
-    fn outputs(&mut self, id: NodeId) -> Option<Outputs> {
+    /// The outputs of a node, if it was built.
+    pub(super) fn outputs(&mut self, id: NodeId) -> Option<Outputs> {
         if let Some(known) = self.outputs.get(&id) {
             return known.clone();
         }

@@ -12,6 +12,7 @@ mod observer;
 mod reads;
 mod scheduler;
 mod tools;
+mod tree;
 
 use std::collections::BTreeMap;
 
@@ -22,6 +23,7 @@ pub use look::{LookError, Place, look};
 pub use lookup::StoreLookup;
 pub use observer::{Event, Observer, Outcome};
 pub use scheduler::{Options, Summary, execute};
+pub use tree::{ShownTree, show_tree};
 
 /// What all nodes of one run of the program have in common, also where it runs nodes several times.
 #[derive(Debug, Default)]

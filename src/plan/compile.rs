@@ -30,6 +30,9 @@ pub(super) const UNKEYED: &str = "unkeyed";
 /// The setting that says whose certificates a tools tree is shown with.
 const CERTIFICATES: &str = "ToolsTreeCertificates";
 
+/// The last stage that changes an image's tree.
+const LAST: &str = "kernel";
+
 /// What stands before an image's name in the name of a need of that image.
 pub const DEPENDENCY: &str = "dependency.";
 
@@ -107,6 +110,8 @@ pub struct Plan {
     pub nodes: BTreeMap<String, BTreeMap<String, NodeId>>,
     /// The images that were asked for.
     pub goals: Vec<String>,
+    /// Images of which just the tree is asked for: nothing of them is published.
+    pub trees: Vec<String>,
 }
 
 impl Plan {
@@ -151,8 +156,26 @@ impl Plan {
     pub fn wanted(&self) -> Vec<NodeId> {
         let publishes = |id: &&NodeId| self.graph[**id].decl.publishes;
         let goals = self.goals.iter().filter_map(|image| self.nodes.get(image));
+        let trees = self.trees.iter().filter_map(|image| self.tree(image));
         // Nodes are added after what they need, so the order of the indices is one.
-        self.closure(goals.flat_map(|stages| stages.values().filter(publishes).copied())).into_iter().collect()
+        self.closure(goals.flat_map(|stages| stages.values().filter(publishes).copied()).chain(trees))
+            .into_iter()
+            .collect()
+    }
+
+    /// The node that makes an image's whole tree, with its output `tree`.
+    pub fn tree(&self, image: &str) -> Option<NodeId> {
+        self.tree_after(image, LAST)
+    }
+
+    /// The node that makes the tree which stands after `stage`: the stage itself, or what it works on when skipped.
+    fn tree_after(&self, image: &str, stage: &str) -> Option<NodeId> {
+        let id = *self.nodes.get(image)?.get(stage)?;
+        let node = &self.graph[id];
+        if node.skipped.is_none() && node.decl.changes {
+            return Some(id);
+        }
+        self.tree_after(image, &node.decl.parsed.tree.as_ref()?.stage)
     }
 }
 
@@ -170,13 +193,12 @@ pub fn compile(
     let outputs = Outputs::of(&images);
     let hashed = hash_inputs(declarations, &images, &outputs, digests)?;
     let mut builder = Builder {
-        plan: Plan { graph: DiGraph::new(), nodes: BTreeMap::new(), goals: goals.to_vec() },
+        plan: Plan { graph: DiGraph::new(), nodes: BTreeMap::new(), goals: goals.to_vec(), trees: Vec::new() },
         identities: HashMap::new(),
         identity_of: HashMap::new(),
         hashed: &hashed,
         images: &images,
         outputs: &outputs,
-        declarations,
         keeps_owners: digests.keeps_owners(),
     };
     for index in 0..images.len() {
@@ -196,7 +218,6 @@ struct Builder<'a> {
     hashed: &'a Hashed,
     images: &'a [Arc<Image>],
     outputs: &'a Outputs,
-    declarations: &'a Declarations,
     keeps_owners: bool,
 }
 
@@ -334,7 +355,7 @@ impl Builder<'_> {
             Programs::Keyed => TOOLS.to_owned(),
         };
         let edge = match from {
-            ToolsTree::Seed => self.tree(&node.image.name, "seed").map(|id| (id, "tree".to_owned())),
+            ToolsTree::Seed => self.plan.tree_after(&node.image.name, "seed").map(|id| (id, "tree".to_owned())),
             _ => {
                 let tools = self.images.iter().find(|image| image.name == TOOLS_IMAGE);
                 tools.and_then(|tools| self.output_of(tools))
@@ -349,7 +370,7 @@ impl Builder<'_> {
     fn output_of(&self, image: &Image) -> Option<(NodeId, String)> {
         let format = image.text("Format").unwrap_or("directory");
         if format == "directory" {
-            return self.tree(&image.name, "kernel").map(|id| (id, "tree".to_owned()));
+            return self.plan.tree(&image.name).map(|id| (id, "tree".to_owned()));
         }
         let id = *self.plan.nodes.get(&image.name)?.get(format)?;
         (self.plan.graph[id].skipped.is_none()).then(|| (id, "files".to_owned()))
@@ -358,7 +379,7 @@ impl Builder<'_> {
     fn stages(&self, node: &Node, edges: &mut BTreeMap<String, (NodeId, String)>) {
         let parsed = &node.decl.parsed;
         if let Some(tree) = parsed.tree.as_ref().filter(|tree| tree.holds(&node.image))
-            && let Some(id) = self.tree(&node.image.name, &tree.stage)
+            && let Some(id) = self.plan.tree_after(&node.image.name, &tree.stage)
         {
             edges.insert("tree".to_owned(), (id, "tree".to_owned()));
         }
@@ -383,16 +404,6 @@ impl Builder<'_> {
                 edges.insert(format!("need/{DEPENDENCY}{image}"), (*id, need.output.clone()));
             }
         }
-    }
-
-    /// The node that makes the tree which stands after `stage`: the stage itself, or what it works on when skipped.
-    fn tree(&self, image: &str, stage: &str) -> Option<NodeId> {
-        let id = *self.plan.nodes.get(image)?.get(stage)?;
-        let decl = self.declarations.get(stage)?;
-        if self.plan.graph[id].skipped.is_none() && decl.changes {
-            return Some(id);
-        }
-        self.tree(image, &decl.parsed.tree.as_ref()?.stage)
     }
 
     /// What makes two nodes one. A skipped node and one that publishes are never shared.

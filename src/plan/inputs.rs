@@ -56,7 +56,7 @@ pub(super) fn missing_tool() -> Digest {
 }
 
 /// The name of the default tools tree among the images.
-pub(super) const TOOLS_IMAGE: &str = "tools";
+pub const TOOLS_IMAGE: &str = "tools";
 
 /// The name of the input that is the tools tree.
 pub(super) const TOOLS: &str = "tools";

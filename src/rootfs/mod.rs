@@ -10,6 +10,7 @@ mod content;
 mod copy;
 mod extract;
 mod glob;
+mod layers;
 mod members;
 mod remove;
 mod root;
@@ -23,6 +24,7 @@ pub use content::copy_content;
 pub use copy::{CopyOptions, Ownership};
 pub use extract::{file_in_archive, is_tar};
 pub use glob::Pattern;
+pub use layers::Layers;
 pub use remove::{remove_children, remove_entry};
 pub use root::Root;
 

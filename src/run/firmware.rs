@@ -8,6 +8,15 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::error::{Result, RunError};
+use super::tools::Tools;
+
+/// Where descriptions are: a file in a later directory overrides one of the same name in an earlier one.
+const DIRECTORIES: [&str; 2] = ["/usr/share/qemu/firmware", "/etc/qemu/firmware"];
+
+/// The files that describe the firmware of the tools, later ones overriding those of the same name.
+pub fn descriptions(tools: &Tools) -> Vec<PathBuf> {
+    DIRECTORIES.iter().flat_map(|directory| tools.files(Path::new(directory))).collect()
+}
 
 /// A file of flash memory.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -65,20 +74,15 @@ pub struct Uefi {
     pub variables: Flash,
 }
 
-/// The first description that fits, in the order of their names. A file in a later directory overrides one of the same
-/// name in an earlier one, and an empty one only takes that away.
+/// The first description that fits, in the order of their names. A later file overrides an earlier one of the same name,
+/// and an empty one only takes that away.
 ///
 /// # Errors
 /// When none fits: what is missing, and what each lacks.
-pub fn find(directories: &[PathBuf], wanted: Wanted<'_>) -> Result<Uefi> {
-    let mut files: BTreeMap<_, PathBuf> = BTreeMap::new();
-    for directory in directories {
-        let Ok(entries) = std::fs::read_dir(directory) else { continue };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if path.extension().is_some_and(|extension| extension == "json") && path.is_file() {
-                files.insert(path.file_name().unwrap_or_default().to_owned(), path);
-            }
-        }
+pub fn find(descriptions: &[PathBuf], wanted: Wanted<'_>) -> Result<Uefi> {
+    let mut files: BTreeMap<_, &PathBuf> = BTreeMap::new();
+    for path in descriptions.iter().filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
+        files.insert(path.file_name().unwrap_or_default(), path);
     }
     let mut passed_over = String::new();
     for path in files.values() {
@@ -97,13 +101,10 @@ pub fn find(directories: &[PathBuf], wanted: Wanted<'_>) -> Result<Uefi> {
     }
     let kind = if wanted.secure_boot { "UEFI firmware with secure boot" } else { "UEFI firmware" };
     let keys = if wanted.enrolled { " and Microsoft's keys" } else { "" };
-    let first = directories.first().map_or(Path::new("/"), PathBuf::as_path);
     Err(RunError::unfit(
         format!(
             "no {kind}{keys} for {} ({}) is described in {}{passed_over}",
-            wanted.architecture,
-            wanted.machine,
-            first.display()
+            wanted.architecture, wanted.machine, DIRECTORIES[0]
         ),
         "install it (package ovmf, edk2-ovmf or qemu-efi-aarch64), or use --firmware=linux",
     ))
@@ -167,8 +168,11 @@ mod tests {
         describe(&usr, "70-later.json", &["acpi-s3"], "pc-q35-*");
         std::fs::write(usr.join("00-damaged.json"), "{").unwrap();
         std::fs::write(usr.join("README"), "no description").unwrap();
-        let directories = [usr.clone(), etc.clone()];
-        let code = |wanted| find(&directories, wanted).unwrap().code.filename;
+        let descriptions = || -> Vec<PathBuf> {
+            let files = |directory| std::fs::read_dir(directory).unwrap().flatten().map(|entry| entry.path());
+            files(&usr).chain(files(&etc)).collect()
+        };
+        let code = |wanted| find(&descriptions(), wanted).unwrap().code.filename;
         let plain = code(Q35);
         assert_eq!(plain, Path::new("/fw/60-plain.json.code"));
         assert_eq!(code(Wanted { secure_boot: true, ..Q35 }), Path::new("/fw/50-secure.json.code"));
@@ -177,7 +181,7 @@ mod tests {
         // The administrator's word counts.
         std::fs::write(etc.join("60-plain.json"), "").unwrap();
         assert_eq!(code(Q35), Path::new("/fw/70-later.json.code"));
-        let error = find(&directories, Wanted { architecture: "aarch64", ..Q35 }).unwrap_err().to_string();
+        let error = find(&descriptions(), Wanted { architecture: "aarch64", ..Q35 }).unwrap_err().to_string();
         assert!(error.contains("aarch64") && error.contains("for other machines"), "{error}");
         assert!(error.contains("00-damaged.json: can't be read"), "{error}");
     }

@@ -10,6 +10,7 @@ pub mod credentials;
 pub mod drives;
 mod error;
 pub mod firmware;
+pub mod in_box;
 pub mod journal;
 pub mod kernel;
 pub mod latest;

@@ -26,7 +26,7 @@ pub struct Host {
     pub swtpm: bool,
     /// Whether systemd-pty-forward is there.
     pub pty_forward: bool,
-    /// The directories with descriptions of firmware.
+    /// The files that describe firmware, later ones overriding those of the same name.
     pub firmware: Vec<PathBuf>,
 }
 

@@ -6,6 +6,7 @@
 use std::ffi::OsString;
 use std::io::IoSlice;
 use std::os::fd::AsRawFd as _;
+use std::path::Path;
 use std::process::ExitCode;
 
 use nix::sys::socket::{
@@ -21,9 +22,9 @@ use super::tools::Tools;
 /// The hidden first argument.
 pub const PROXY: &str = "ssh-proxy";
 
-/// The command that connects to a machine. ssh puts the port in.
-pub fn proxy_command(cid: u32) -> String {
-    let program = std::env::current_exe().unwrap_or_else(|_| "mkosi".into());
+/// The command that connects to a machine, with this program at `executable`. ssh puts the port in.
+pub fn proxy_command(executable: &Path, cid: u32) -> String {
+    let program = executable;
     format!("'{}' {PROXY} {cid} %p", program.to_string_lossy().replace('\'', "'\\''").replace('%', "%%"))
 }
 
@@ -31,13 +32,15 @@ pub fn proxy_command(cid: u32) -> String {
 ///
 /// # Errors
 /// When the machine has no key to log in with.
-pub fn arguments(running: &Running, extra: &[String]) -> Result<Vec<String>> {
+pub fn arguments(running: &Running, executable: &Path, extra: &[String]) -> Result<Vec<String>> {
     let Some(key) = &running.ssh_key else {
         return Err(RunError::unfit(
             format!("the machine {} was started without a key for SSH", running.machine),
             "`mkosi genkey` makes one; build and start the image again with it",
         ));
     };
+    // What stands in the note is for programs of the host.
+    let proxy = running.cid.map_or_else(|| running.proxy_command.clone(), |cid| proxy_command(executable, cid));
     let mut arguments = vec!["-i".to_owned(), key.to_string_lossy().into_owned(), "-F".to_owned(), "none".to_owned()];
     for option in [
         // The machine is another one each time.
@@ -45,7 +48,7 @@ pub fn arguments(running: &Running, extra: &[String]) -> Result<Vec<String>> {
         "StrictHostKeyChecking=no",
         "LogLevel=ERROR",
         "ProxyUseFdpass=yes",
-        &format!("ProxyCommand={}", running.proxy_command),
+        &format!("ProxyCommand={proxy}"),
     ] {
         arguments.extend(["-o".to_owned(), option.to_owned()]);
     }
@@ -60,7 +63,7 @@ pub fn arguments(running: &Running, extra: &[String]) -> Result<Vec<String>> {
 /// When no machine runs, or ssh can't be started; otherwise it does not return.
 pub fn run(settings: &Settings, tools: &Tools, extra: &[String]) -> Result<u8> {
     let running = state::find(&state::directory(), &settings.machine)?;
-    let arguments = arguments(&running, extra)?;
+    let arguments = arguments(&running, &tools.executable(), extra)?;
     let hint = "install the SSH client (package openssh-client or openssh)";
     let ssh = tools.need(&["ssh"], "log in to the virtual machine", hint)?;
     Err(become_program(tools.command(&ssh).args(arguments)))
@@ -102,14 +105,18 @@ mod tests {
             machine: "m".into(),
             pid: 1,
             proxy_command: "'/usr/bin/mkosi' ssh-proxy 3 %p".into(),
+            cid: None,
             ssh_key: None,
         };
-        assert!(arguments(&running, &[]).unwrap_err().to_string().contains("mkosi genkey"));
+        assert!(arguments(&running, Path::new("/x"), &[]).unwrap_err().to_string().contains("mkosi genkey"));
         running.ssh_key = Some("/k".into());
         assert_eq!(
-            arguments(&running, &["true".to_owned()]).unwrap().join(" "),
+            arguments(&running, Path::new("/x"), &["true".to_owned()]).unwrap().join(" "),
             "-i /k -F none -o UserKnownHostsFile=/dev/null -o StrictHostKeyChecking=no -o LogLevel=ERROR \
              -o ProxyUseFdpass=yes -o ProxyCommand='/usr/bin/mkosi' ssh-proxy 3 %p root@mkosi true"
         );
+        running.cid = Some(4);
+        let words = arguments(&running, Path::new("/mkosi/mkosi"), &[]).unwrap();
+        assert!(words.contains(&"ProxyCommand='/mkosi/mkosi' ssh-proxy 4 %p".to_owned()), "{words:?}");
     }
 }

@@ -20,6 +20,9 @@ pub struct Running {
     pub pid: u32,
     /// The command that gets a connection to it for SSH.
     pub proxy_command: String,
+    /// Its connection id.
+    #[serde(default)]
+    pub cid: Option<u32>,
     /// The private key to log in with.
     pub ssh_key: Option<PathBuf>,
 }
@@ -112,6 +115,7 @@ mod tests {
             machine: "m".into(),
             pid: std::process::id(),
             proxy_command: "x".into(),
+            cid: Some(3),
             ssh_key: Some("/key".into()),
         };
         let entry = Entry::new(&directory, &running).unwrap();

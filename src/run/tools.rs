@@ -9,17 +9,19 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::error::{Result, RunError};
-use crate::sandbox::tools_arguments;
+use crate::rootfs::Layers;
+use crate::sandbox::{OVER_EXECUTABLE, Over};
 
 /// Directories of programs that are in no search path.
-const MORE: [&str; 5] = ["usr/libexec", "usr/lib", "usr/lib/systemd", "usr/lib/virtiofsd", "lib/systemd"];
-const PATH: [&str; 6] = ["usr/local/sbin", "usr/local/bin", "usr/sbin", "usr/bin", "sbin", "bin"];
+const MORE: [&str; 5] = ["/usr/libexec", "/usr/lib", "/usr/lib/systemd", "/usr/lib/virtiofsd", "/lib/systemd"];
+const PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
 
 /// The programs of the host, or of a tools tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Tools {
-    /// Where their `/usr` is: `/`, or a tools tree.
-    root: PathBuf,
+    /// The directories that a tools tree is made of, lowest first; none for the host's programs.
+    lowers: Vec<PathBuf>,
+    tree: Layers,
     /// Directories of the host that are looked at before all others (`ExtraSearchPaths=`).
     extra: Vec<PathBuf>,
 }
@@ -27,38 +29,60 @@ pub struct Tools {
 impl Tools {
     /// The tools of the host, with more directories to look at first.
     pub fn new(extra: Vec<PathBuf>) -> Self {
-        Self { root: PathBuf::from("/"), extra }
+        Self { lowers: Vec::new(), tree: Layers::new(&[]), extra }
     }
 
-    /// The tools of a tree.
-    pub fn of_tree(self, root: PathBuf) -> Self {
-        Self { root, ..self }
+    /// The tools of a tree that these directories make, lowest first.
+    pub fn of_tree(self, lowers: Vec<PathBuf>) -> Self {
+        Self { tree: Layers::new(&lowers), lowers, ..self }
     }
 
-    /// The root directory that the tools' data files are read from.
-    pub fn root(&self) -> &Path {
-        &self.root
+    /// Whether they are the host's.
+    pub fn are_of_host(&self) -> bool {
+        self.lowers.is_empty()
     }
 
-    fn is_host(&self) -> bool {
-        self.root == Path::new("/")
+    /// Directories of the host that are looked at before all others.
+    pub fn extra(&self) -> &[PathBuf] {
+        &self.extra
+    }
+
+    /// Where a file of the tools lies, for this program to read it: their programs see it at `path`.
+    pub fn file(&self, path: &Path) -> Option<PathBuf> {
+        match self.are_of_host() {
+            true => path.exists().then(|| path.to_owned()),
+            false => self.tree.find(path),
+        }
+    }
+
+    /// The files in a directory of the tools, by the paths where this program can read them, in the order of their
+    /// names.
+    pub fn files(&self, directory: &Path) -> Vec<PathBuf> {
+        let names = match self.are_of_host() {
+            true => {
+                let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
+                let mut names: Vec<OsString> = entries.map(|entry| entry.file_name()).collect();
+                names.sort();
+                names
+            }
+            false => self.tree.names(directory),
+        };
+        let files = names.into_iter().filter_map(|name| self.file(&directory.join(name)));
+        files.filter(|path| path.is_file()).collect()
     }
 
     /// A program under the first of several names that is there, by the path that it runs under.
     pub fn find(&self, names: &[&str]) -> Option<PathBuf> {
-        let own = if self.is_host() { std::env::var_os("PATH").unwrap_or_default() } else { OsString::new() };
-        let own = std::env::split_paths(&own).filter(|path| path.is_absolute());
-        let standard = PATH.iter().chain(&MORE).map(|directory| Path::new("/").join(directory));
-        // The places where it is looked for, and where those are seen.
-        let of_host = self.extra.iter().cloned().map(|directory| (directory.clone(), directory));
-        let of_tree = own.chain(standard).map(|directory| {
-            let place = self.root.join(directory.strip_prefix("/").unwrap_or(&directory));
-            (place, directory)
-        });
-        let directories: Vec<(PathBuf, PathBuf)> = of_host.chain(of_tree).collect();
+        let own = if self.are_of_host() { std::env::var_os("PATH").unwrap_or_default() } else { OsString::new() };
+        let own: Vec<PathBuf> = std::env::split_paths(&own).filter(|path| path.is_absolute()).collect();
+        let of_tools = own.iter().map(PathBuf::as_path).chain(PATH.iter().chain(&MORE).map(Path::new));
+        let of_tools: Vec<&Path> = of_tools.collect();
         names.iter().find_map(|name| {
-            let found = directories.iter().find(|(place, _)| is_program(&place.join(name), &self.root));
-            found.map(|(_, directory)| directory.join(name))
+            let extra = self.extra.iter().map(|directory| directory.join(name)).find(|path| is_program(path));
+            extra.or_else(|| {
+                let mut paths = of_tools.iter().map(|directory| directory.join(name));
+                paths.find(|path| self.file(path).is_some_and(|file| is_program(&file)))
+            })
         })
     }
 
@@ -67,21 +91,58 @@ impl Tools {
     /// # Errors
     /// When it isn't there; `hint` says what to install.
     pub fn need(&self, names: &[&str], purpose: &str, hint: &str) -> Result<PathBuf> {
-        self.find(names).ok_or_else(|| RunError::Missing {
-            program: names.first().copied().unwrap_or_default().to_owned(),
-            purpose: purpose.to_owned(),
-            hint: hint.to_owned(),
-        })
+        self.find(names).ok_or_else(|| self.missing(names.first().copied().unwrap_or_default(), purpose, hint))
+    }
+
+    /// The error for a program that isn't there.
+    pub fn missing(&self, program: &str, purpose: &str, hint: &str) -> RunError {
+        let hint = match self.are_of_host() {
+            true => hint.to_owned(),
+            false => format!(
+                "{hint}; that is for the tools tree: the profile `runtime` of ToolsTreeProfiles= has what runs images, \
+                 ToolsTreePackages= adds packages, and --tools-tree=no takes the host's programs"
+            ),
+        };
+        RunError::Missing { program: program.to_owned(), purpose: purpose.to_owned(), hint }
     }
 
     /// A command that runs a program that [`Tools::find`] found.
     pub fn command(&self, program: &Path) -> Command {
-        if self.is_host() {
+        self.command_as(program, None)
+    }
+
+    /// The same as another user and group, for root.
+    pub fn command_as(&self, program: &Path, owner: Option<(u32, u32)>) -> Command {
+        if self.are_of_host() {
+            let mut command = Command::new(program);
+            if let Some((uid, gid)) = owner {
+                command.uid(uid).gid(gid);
+            }
+            return command;
+        }
+        self.over(&Over { lowers: self.lowers.clone(), etc: false, owner }, program)
+    }
+
+    /// A command with the tree's configuration too: a program by its path, or by a name to look for in `PATH`.
+    pub fn command_with_etc(&self, program: &Path) -> Command {
+        if self.are_of_host() {
             return Command::new(program);
         }
+        self.over(&Over { lowers: self.lowers.clone(), etc: true, owner: None }, program)
+    }
+
+    fn over(&self, over: &Over, program: &Path) -> Command {
         let mut command = Command::new(OWN);
-        command.arg0("mkosi").args(tools_arguments(&self.root, program));
+        command.arg0("mkosi").args(over.arguments(program));
         command
+    }
+
+    /// Where the programs find this one.
+    pub fn executable(&self) -> PathBuf {
+        match self.are_of_host() {
+            true => std::env::current_exe().unwrap_or_else(|_| "mkosi".into()),
+            false => OVER_EXECUTABLE.into(),
+        }
     }
 }
 
@@ -90,19 +151,15 @@ const OWN: &str = "/proc/self/exe";
 
 /// The program that a command runs, for messages.
 pub(super) fn program_of(command: &Command) -> String {
+    let arguments: Vec<OsString> = command.get_args().map(ToOwned::to_owned).collect();
     let program = match command.get_program() {
-        program if program == OWN => command.get_args().nth(2).unwrap_or(program),
+        program if program == OWN => Over::program_of(&arguments).unwrap_or(program),
         program => program,
     };
     program.to_string_lossy().into_owned()
 }
 
-/// Whether a file of the tree can be executed. A link is one in the tree, so it may lead to nothing on the host.
-fn is_program(path: &Path, root: &Path) -> bool {
-    let Ok(meta) = path.symlink_metadata() else { return false };
-    if meta.is_symlink() && root != Path::new("/") {
-        return true;
-    }
+fn is_program(path: &Path) -> bool {
     path.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
 }
 
@@ -110,18 +167,35 @@ fn is_program(path: &Path, root: &Path) -> bool {
 mod tests {
     use super::*;
 
+    fn program(path: &Path) {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "").unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     #[test]
-    fn programs_of_a_tree() {
-        let tree = tempfile::tempdir().unwrap();
-        let bin = tree.path().join("usr/bin");
-        std::fs::create_dir_all(&bin).unwrap();
-        std::os::unix::fs::symlink("/usr/libexec/there", bin.join("link")).unwrap();
-        let tools = Tools::new(Vec::new()).of_tree(tree.path().to_owned());
+    fn programs_of_a_tree_of_layers() {
+        let place = tempfile::tempdir().unwrap();
+        let lowers = ["low", "high"].map(|name| place.path().join(name));
+        program(&lowers[0].join("usr/libexec/there"));
+        program(&lowers[0].join("usr/bin/both"));
+        program(&lowers[1].join("usr/bin/both"));
+        std::fs::write(lowers[1].join("usr/bin/text"), "").unwrap();
+        std::os::unix::fs::symlink("/usr/libexec/there", lowers[1].join("usr/bin/link")).unwrap();
+        std::os::unix::fs::symlink("/bin/sh", lowers[1].join("usr/bin/of-the-host")).unwrap();
+        let tools = Tools::new(Vec::new()).of_tree(lowers.to_vec());
         assert_eq!(tools.find(&["link"]), Some("/usr/bin/link".into()));
-        assert_eq!(tools.find(&["sh"]), None, "the host's");
+        assert_eq!(tools.find(&["nothing", "there"]), Some("/usr/libexec/there".into()));
+        for name in ["sh", "of-the-host", "text"] {
+            assert_eq!(tools.find(&[name]), None, "{name}");
+        }
+        assert_eq!(tools.file(Path::new("/usr/bin/both")), Some(lowers[1].join("usr/bin/both")));
+        assert_eq!(tools.files(Path::new("/usr/bin")).len(), 3, "a link to nothing is no file");
         let command = tools.command(Path::new("/usr/bin/link"));
         assert_eq!(program_of(&command), "/usr/bin/link");
         assert_eq!(program_of(&Command::new("/bin/sh")), "/bin/sh");
+        let error = tools.need(&["qemu"], "test this", "install it").unwrap_err().to_string();
+        assert!(error.contains("ToolsTreeProfiles=") && error.contains("--tools-tree=no"), "{error}");
     }
 
     #[test]

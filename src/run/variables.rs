@@ -18,7 +18,14 @@ const SHIM: &str = "605dab50-e046-4300-abb6-3dd810dd8b23";
 /// # Errors
 /// When the template or a key can't be read, or virt-fw-vars is missing or fails.
 pub fn make(settings: &Settings, uefi: &Uefi, directory: &Path, tools: &Tools) -> Result<(PathBuf, String)> {
-    let template = tools.root().join(uefi.variables.filename.strip_prefix("/").unwrap_or(&uefi.variables.filename));
+    // Where the tools' programs see it, and where this one does.
+    let name = &uefi.variables.filename;
+    let template = tools.file(name).ok_or_else(|| {
+        RunError::unfit(
+            format!("there is no {}, where the firmware's description has its variables", name.display()),
+            "install the firmware again (package ovmf, edk2-ovmf or qemu-efi-aarch64)",
+        )
+    })?;
     let path = directory.join("firmware-variables");
     let copy = |from: &Path| {
         std::fs::copy(from, &path).map_err(RunError::io("copy the firmware variables", from))?;
@@ -33,7 +40,7 @@ pub fn make(settings: &Settings, uefi: &Uefi, directory: &Path, tools: &Tools) -
             let hint = "install virt-firmware (package python3-virt-firmware), or give a file to FirmwareVariables=";
             let program = tools.need(&["virt-fw-vars"], purpose, hint)?;
             let mut command = tools.command(&program);
-            command.arg("--input").arg(&template).arg("--output").arg(&path).args(["--loglevel", "WARNING"]);
+            command.arg("--input").arg(name).arg("--output").arg(&path).args(["--loglevel", "WARNING"]);
             if word == "custom" {
                 command.arg("--enroll-cert").arg(certificate);
                 command.args(["--add-db", "OvmfEnrollDefaultKeys"]).arg(certificate);

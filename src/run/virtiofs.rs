@@ -5,7 +5,6 @@
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 
 use super::error::{Result, RunError};
@@ -73,11 +72,8 @@ pub fn start(
     tools: &Tools,
 ) -> Result<Shared> {
     let hint = "install virtiofsd, the one that is written in Rust (package virtiofsd)";
-    let virtiofsd = program(tools).ok_or_else(|| RunError::Missing {
-        program: "virtiofsd".to_owned(),
-        purpose: "show directories of the host to a virtual machine".to_owned(),
-        hint: hint.to_owned(),
-    })?;
+    let purpose = "show directories of the host to a virtual machine";
+    let virtiofsd = program(tools).ok_or_else(|| tools.missing("virtiofsd", purpose, hint))?;
     let meta = source.metadata().map_err(RunError::io("share", source))?;
     let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let owner =
@@ -85,12 +81,9 @@ pub fn start(
     let socket = directory.join(format!("fs{number}"));
     let listener = UnixListener::bind(&socket).map_err(RunError::io("make the socket", &socket))?;
     hand_down(&listener).map_err(RunError::io("hand down the socket", &socket))?;
-    let mut command = tools.command(&virtiofsd);
+    let mut command = tools.command_as(&virtiofsd, owner);
     command.args(options(me.0 == 0, owner.is_some(), owners)).arg("--shared-dir").arg(source);
     command.args(["--fd", &listener.as_raw_fd().to_string()]);
-    if let Some((uid, gid)) = owner {
-        command.uid(uid).gid(gid);
-    }
     Ok(Shared { socket, tag, _helper: Helper::start(&mut command)? })
 }
 

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use super::credentials::{self, Credentials, Ways};
 use super::drives::{self, Access, Backing};
 use super::error::{Result, RunError};
+use super::firmware;
 use super::journal;
 use super::kernel::{self, Kind};
 use super::machine;
@@ -44,7 +45,7 @@ pub fn run(settings: &Settings, tools: &Tools, extra: &[String]) -> Result<u8> {
         no_vsock: vsock.as_ref().err().cloned(),
         swtpm: tools.find(&["swtpm"]).is_some() && tools.find(&["swtpm_setup"]).is_some(),
         pty_forward: tools.find(&["systemd-pty-forward"]).is_some(),
-        firmware: ["usr/share/qemu/firmware", "etc/qemu/firmware"].map(|name| tools.root().join(name)).to_vec(),
+        firmware: firmware::descriptions(tools),
     };
     let plan = plan(settings, &host, extra)?;
     for note in &plan.notes {
@@ -183,7 +184,8 @@ fn enter(settings: &Settings, cid: Option<u32>) -> Result<Option<Entry>> {
     let running = Running {
         machine: settings.machine.clone(),
         pid: std::process::id(),
-        proxy_command: super::ssh::proxy_command(cid),
+        proxy_command: super::ssh::proxy_command(&Tools::new(Vec::new()).executable(), cid),
+        cid: Some(cid),
         ssh_key: settings.ssh_key.clone(),
     };
     Entry::new(&state::directory(), &running).map(Some)

@@ -204,8 +204,8 @@ impl Visit {
                 | Mount::Symlink { target, .. }
                 | Mount::Directory { target, .. }
                 | Mount::File { target, .. } => *target = below(target),
-                // No image is entered with tools of its own.
-                Mount::Parts { .. } => {}
+                // No image is entered with tools of its own, or with the host around it.
+                Mount::Parts { .. } | Mount::Same { .. } => {}
             }
         }
         // The process numbers of the new namespace are those of the image's /proc and the sandbox's own alike.

@@ -204,7 +204,7 @@ fn of_tree(tools: &Tools) -> Mount {
     let certificates: &[&str] = if tools.host_certificates { &[] } else { &CERTIFICATES };
     let lowers = tools.layers.iter().chain(&tools.trees).cloned().collect();
     let parts = ["/usr", "/opt"].iter().chain(&TOOL_DIRECTORIES).chain(&STORES).chain(&ETC).chain(certificates);
-    Mount::Parts { lowers, parts: parts.map(PathBuf::from).collect() }
+    Mount::Parts { lowers, parts: parts.map(PathBuf::from).collect(), points: Vec::new() }
 }
 
 /// The executable and its names.
@@ -272,7 +272,7 @@ mod tests {
             HostRoot { tools, ..HostRoot::default() }
         };
         let parts = |options: &HostRoot| match &host_root(options)[0] {
-            Mount::Parts { lowers, parts } => {
+            Mount::Parts { lowers, parts, .. } => {
                 assert_eq!(*lowers, layers);
                 parts.clone()
             }

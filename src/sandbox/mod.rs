@@ -28,7 +28,7 @@ mod warden;
 mod wire;
 
 pub use host::{BIN, EXECUTABLE, HostRoot, PATH, SEARCH, Tools, host_root};
-pub use over::tools_arguments;
+pub use over::{OVER_EXECUTABLE, Over};
 pub use probe::{probe_overlay, probe_served};
 pub use run::{Cancel, Error, Exit, Input, Output, set_executable};
 pub use serve::serve;

@@ -50,6 +50,14 @@ impl Overlay {
         Self { lowers: vec![lower], upper: Some(upper) }
     }
 
+    /// The same with one more directory on top of the others.
+    pub(super) fn under(&self, top: OwnedFd) -> Result<Self> {
+        let copy = |fd: &OwnedFd| fd.try_clone().tried(|| "duplicate a descriptor".to_owned());
+        let mut lowers = self.lowers.iter().map(copy).collect::<Result<Vec<_>>>()?;
+        lowers.push(top);
+        Ok(Self { lowers, upper: self.upper.as_ref().map(Upper::try_clone).transpose()? })
+    }
+
     /// Opens an upper and its work directory, and frees the latter from the mark.
     pub(super) fn open_upper((upper, work): &(PathBuf, PathBuf)) -> Result<Upper> {
         let opened = Upper(open(upper, "upper")?, open(work, "work")?);

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -22,6 +22,8 @@ use super::tree::{Kind, Links, Tree};
 pub(super) enum Base<'a> {
     /// An empty file system in memory; made read-only at the end unless it stays writable.
     Empty { writable: bool },
+    /// The same, read-only, for a view of the host: what the host mounts later below its mounts shows there too.
+    OfHost,
     /// This directory of the caller's view, with what is mounted below it.
     Directory(&'a Path),
 }
@@ -32,7 +34,8 @@ enum Step<'a> {
     Tree { mount: OwnedFd, kind: Kind, target: &'a Path },
     Overlay { overlay: Overlay, target: &'a Path },
     Served { mount: OwnedFd, upper: Upper, target: &'a Path },
-    Parts { whole: Whole, parts: &'a [PathBuf] },
+    Parts { whole: Whole, parts: &'a [PathBuf], points: &'a [PathBuf] },
+    Link { points_to: PathBuf, target: &'a Path },
     Own(&'a Mount),
 }
 
@@ -42,19 +45,28 @@ enum Whole {
     Overlay(Overlay),
 }
 
+const DIRECTORY: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC);
+
+/// More mounts than this don't lie over a new root.
+const STACKED: usize = 16;
+
 /// Where a tree is mounted while parts are taken from it: they can only be copied from a mount of this namespace.
 const WHOLE: &str = "/.parts";
 
 /// Builds the root in the current mount namespace and makes it this process's root and working directory.
 pub(super) fn enter(base: &Base<'_>, mounts: &[Mount], links: Links) -> Result<()> {
-    rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)
+    let propagation = match base {
+        Base::OfHost => MountPropagationFlags::DOWNSTREAM,
+        Base::Empty { .. } | Base::Directory(_) => MountPropagationFlags::PRIVATE,
+    };
+    rustix::mount::mount_change("/", MountPropagationFlags::REC | propagation)
         .tried(|| "make the mounts of the new namespace private".to_owned())?;
     let steps = mounts.iter().filter_map(|mount| open(mount).transpose()).collect::<Result<Vec<_>>>()?;
     // Mounted over the old root, where no path of this process leads: `/` means the old root until pivot_root.
     let files = filesystem("tmpfs", &[("mode", "0700")], attributes())?;
     put_over_root(&files)?;
     let root = match base {
-        Base::Empty { .. } => filesystem("tmpfs", &[("mode", "0755")], attributes())?,
+        Base::Empty { .. } | Base::OfHost => filesystem("tmpfs", &[("mode", "0755")], attributes())?,
         Base::Directory(path) => {
             clone(CWD, path, OpenTreeFlags::empty()).tried(|| format!("open {} as the root directory", show(path)))?
         }
@@ -67,7 +79,7 @@ pub(super) fn enter(base: &Base<'_>, mounts: &[Mount], links: Links) -> Result<(
         build.step(step)?;
     }
     build.leave_old_root()?;
-    if matches!(base, Base::Empty { writable: false }) {
+    if matches!(base, Base::Empty { writable: false } | Base::OfHost) {
         sys::set_mount_attributes(build.tree.root().as_fd(), sys::ATTR_RDONLY, false)
             .tried(|| "make the sandbox's root read-only".to_owned())?;
     }
@@ -105,13 +117,15 @@ fn open(mount: &Mount) -> Result<Option<Step<'_>>> {
             upper: Overlay::open_upper(upper)?,
             target,
         },
-        Mount::Parts { lowers, parts } => Step::Parts {
+        Mount::Parts { lowers, parts, points } => Step::Parts {
             whole: match lowers.as_slice() {
-                [lower] => Whole::Directory(bind(lower, true)?.0),
+                [lower] if points.is_empty() => Whole::Directory(bind(lower, true)?.0),
                 lowers => Whole::Overlay(Overlay::open(lowers, None)?),
             },
             parts,
+            points,
         },
+        Mount::Same { path } => same(path)?,
         own => Step::Own(own),
     }))
 }
@@ -119,6 +133,17 @@ fn open(mount: &Mount) -> Result<Option<Step<'_>>> {
 fn layer<'a>(path: &Path, read_only: bool, target: &'a Path) -> Result<Step<'a>> {
     let (mount, kind) = bind(path, read_only)?;
     Ok(Step::Tree { mount, kind, target })
+}
+
+/// A path of the host for the same place in the new root.
+fn same(path: &Path) -> Result<Step<'_>> {
+    let what = || format!("show {} as it is", show(path));
+    let meta = path.symlink_metadata().tried(what)?;
+    if meta.is_symlink() {
+        return Ok(Step::Link { points_to: std::fs::read_link(path).tried(what)?, target: path });
+    }
+    let kind = if meta.is_dir() { Kind::Directory } else { Kind::File };
+    Ok(Step::Tree { mount: clone(CWD, path, OpenTreeFlags::empty()).tried(what)?, kind, target: path })
 }
 
 /// A detached copy of the mounts at a path.
@@ -206,7 +231,8 @@ impl Build {
                 let lower = self.attach_apart(mount)?;
                 self.overlay(&Overlay::over(lower, upper.try_clone()?), target)
             }
-            Step::Parts { whole, parts } => self.parts(whole, parts),
+            Step::Parts { whole, parts, points } => self.parts(whole, parts, points),
+            Step::Link { points_to, target } => self.tree.symlink(target, points_to),
             Step::Own(Mount::Tmpfs { target, mode }) => {
                 let mount = filesystem("tmpfs", &[("mode", &format!("{mode:o}"))], attributes())?;
                 self.put(&mount, target, Kind::Directory)
@@ -216,9 +242,13 @@ impl Build {
             Step::Own(Mount::Symlink { target, points_to }) => self.tree.symlink(target, points_to),
             Step::Own(Mount::Directory { target, mode }) => self.tree.empty_directory(target, *mode),
             Step::Own(Mount::File { target, contents, mode }) => self.file(target, contents, *mode),
-            Step::Own(Mount::Bind { .. } | Mount::Overlay { .. } | Mount::Parts { .. } | Mount::Served { .. }) => {
-                Ok(())
-            }
+            Step::Own(
+                Mount::Bind { .. }
+                | Mount::Same { .. }
+                | Mount::Overlay { .. }
+                | Mount::Parts { .. }
+                | Mount::Served { .. },
+            ) => Ok(()),
         }
     }
 
@@ -232,25 +262,42 @@ impl Build {
         })
     }
 
+    /// A new directory where no command finds it.
+    fn apart(&mut self) -> rustix::io::Result<OwnedFd> {
+        let name = self.count.to_string();
+        self.count += 1;
+        rustix::fs::mkdirat(&self.files, &name, Mode::from_raw_mode(0o755))?;
+        rustix::fs::openat(&self.files, &name, DIRECTORY, Mode::empty())
+    }
+
     /// Puts a detached file system where no command finds it: overlayfs takes a lower directory of this namespace only.
     fn attach_apart(&mut self, mount: &OwnedFd) -> Result<OwnedFd> {
         let what = || "mount a file system that the caller serves".to_owned();
-        let name = self.count.to_string();
-        self.count += 1;
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        rustix::fs::mkdirat(&self.files, &name, Mode::from_raw_mode(0o700)).tried(what)?;
-        let point = rustix::fs::openat(&self.files, &name, flags, Mode::empty()).tried(what)?;
+        let point = self.apart().tried(what)?;
         attach(mount, point.as_fd()).tried(what)?;
-        rustix::fs::openat(mount, ".", flags, Mode::empty()).tried(what)
+        rustix::fs::openat(mount, ".", DIRECTORY, Mode::empty()).tried(what)
+    }
+
+    /// A directory with empty files at these places, and the directories that lead there.
+    fn empty_files(&mut self, paths: &[PathBuf]) -> Result<OwnedFd> {
+        let mut tree = Tree::new(self.apart().tried(|| "make a directory for mount points".to_owned())?);
+        for path in paths {
+            tree.mount_point(path, Kind::File, Links::Follow)?;
+        }
+        tree.root().try_clone().tried(|| "duplicate a descriptor".to_owned())
     }
 
     /// Mounts the whole tree, copies the mounts of its parts, and takes the whole away again.
-    fn parts(&mut self, whole: &Whole, parts: &[PathBuf]) -> Result<()> {
+    fn parts(&mut self, whole: &Whole, parts: &[PathBuf], points: &[PathBuf]) -> Result<()> {
         let place = Path::new(WHOLE);
         let point = self.point(place, Kind::Directory)?;
         match whole {
             Whole::Directory(mount) => attach(mount, point.as_fd()).tried(|| "mount a tree of tools".to_owned())?,
-            Whole::Overlay(overlay) => overlay.mount(point.as_fd())?,
+            Whole::Overlay(overlay) if points.is_empty() => overlay.mount(point.as_fd())?,
+            Whole::Overlay(overlay) => {
+                let top = self.empty_files(points)?;
+                overlay.under(top)?.mount(point.as_fd())?;
+            }
         }
         let what = |part: &Path| format!("show {} of the tools tree in the sandbox", show(part));
         let tree = Tree::new(self.tree.open(place).tried(|| "open the tree of tools".to_owned())?);
@@ -360,7 +407,21 @@ impl Build {
                 _ => "",
             },
         )?;
-        rustix::mount::unmount(".", UnmountFlags::DETACH).tried(|| "detach the old root".to_owned())?;
+        // It lies over the new root now, and the file system with the small files over it. Each call takes the topmost
+        // away; what stayed could be reached by the `..` of any mount.
+        let id = |path: &str| -> rustix::io::Result<u64> {
+            Ok(rustix::fs::statx(self.tree.root(), path, AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?.stx_mnt_id)
+        };
+        let what = || "detach the old root".to_owned();
+        let own = id("").tried(what)?;
+        let mut left = STACKED;
+        while id("..").tried(what)? != own {
+            if left == 0 {
+                return Err(Fault::Wrong("could not detach the old root: there is no end of it".to_owned()));
+            }
+            left -= 1;
+            rustix::mount::unmount(".", UnmountFlags::DETACH).tried(what)?;
+        }
         rustix::process::chdir("/").tried(|| "enter the new root directory".to_owned())
     }
 }

@@ -21,6 +21,12 @@ pub enum Mount {
         /// Whether a missing source is passed over in silence.
         optional: bool,
     },
+    /// A path of the host at the same place, with the mounts below it and all their attributes. A symbolic link is made
+    /// anew.
+    Same {
+        /// The path, on the host and in the sandbox.
+        path: PathBuf,
+    },
     /// An overlay of directories on the host.
     Overlay {
         /// The lower directories, lowest first.
@@ -46,6 +52,9 @@ pub enum Mount {
         lowers: Vec<PathBuf>,
         /// The parts, as absolute paths in the tree.
         parts: Vec<PathBuf>,
+        /// Files that stand in the tree as empty ones, whatever it has there: something is mounted on them later. Needs an
+        /// overlay.
+        points: Vec<PathBuf>,
     },
     /// An empty file system in memory.
     Tmpfs {

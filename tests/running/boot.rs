@@ -2,14 +2,23 @@
 //! Emulated, since not every host has KVM.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
-use crate::support::{Project, Ran, stores, tool};
+use crate::support::{Project, Ran, stores, tool, tools};
 
-/// What the console needs, in an order in which they can be loaded.
-const MODULES: [&str; 6] =
-    ["virtio_ring", "virtio", "virtio_pci_modern_dev", "virtio_pci_legacy_dev", "virtio_pci", "virtio_console"];
+/// What the console, drives and shared directories need, in an order in which they can be loaded.
+const MODULES: [&str; 9] = [
+    "virtio_ring",
+    "virtio",
+    "virtio_pci_modern_dev",
+    "virtio_pci_legacy_dev",
+    "virtio_pci",
+    "virtio_console",
+    "virtio_blk",
+    "fuse",
+    "virtiofs",
+];
 
 /// Ends the machine with a status, through QEMU's device for that.
 const EXIT: &str = "#include <stdlib.h>\n#include <sys/io.h>\n\
@@ -27,6 +36,10 @@ until [ -c /dev/hvc0 ]; do /bin/busybox sleep 0.1; done
 exec > /dev/hvc0 2>&1
 echo booted
 /bin/busybox strings /sys/firmware/dmi/tables/DMI | /bin/busybox grep my.credential
+echo TPM $(/bin/busybox cat /sys/class/tpm/tpm0/tpm_version_major)
+for disk in /sys/block/vd*; do echo ${disk##*/} $(/bin/busybox cat $disk/size); done
+[ -b /dev/vda ] && echo written | /bin/busybox dd of=/dev/vda bs=512 conv=sync,fsync 2>/dev/null
+/bin/busybox mount -t virtiofs /shared /mnt && /bin/busybox cp /mnt/file /mnt/copy && /bin/busybox cat /mnt/copy
 /bin/busybox sleep 1
 for word in $(/bin/busybox cat /proc/cmdline); do
     case $word in status=*) /bin/exit-with ${word#status=} ;; esac
@@ -79,7 +92,7 @@ fn project() -> Project {
          [Content]\nBaseTrees=tree\n\
          [Runtime]\nRAM=512M\nKVM=no\nTPM=no\nRuntimeNetwork=none\nCredentials=my.credential=told\n",
     );
-    for directory in ["bin", "dev", "modules", "proc", "sys"] {
+    for directory in ["bin", "dev", "mnt", "modules", "proc", "sys"] {
         std::fs::create_dir_all(project.path().join("tree").join(directory)).unwrap();
     }
     let tree = project.path().join("tree");
@@ -115,15 +128,67 @@ fn boot(project: &Project, more: &[&str]) -> (Ran, Option<i32>) {
     (Ran::new(output), status)
 }
 
-/// Built by `-f`, booted by QEMU itself, with a credential, and the status of the system in it comes back.
+/// Built by `-f`, booted by QEMU itself, with a credential, a TPM and a drive, and the status of the system in it comes
+/// back.
 #[test]
 fn an_initrd_boots_and_ends_with_its_status() {
     let project = project();
-    let (ran, status) = boot(&project, &["--firmware=linux", "--kernel-command-line-extra=status=7"]);
+    let drive = format!("--drive=more:5M:{}::more:persist", project.path().display());
+    let device = "--qemu-args=-device virtio-blk-pci,drive=more";
+    let more = ["--firmware=linux", "--kernel-command-line-extra=status=7", "--tpm=yes", &drive, device];
+    let (ran, status) = boot(&project, &more);
     assert_eq!(status, Some(7), "{}{}", ran.stdout, ran.text);
     assert!(ran.stdout.contains("booted"), "{}{}", ran.stdout, ran.text);
     assert!(ran.stdout.contains("io.systemd.credential.binary:my.credential=dG9sZA=="), "{}", ran.stdout);
+    assert!(ran.stdout.contains("TPM 2") && ran.stdout.contains("vda 10240"), "{}{}", ran.stdout, ran.text);
+    let drive = found(project.path(), &|name| name.starts_with("mkosi-drive-")).expect("a drive that persists");
+    let drive = std::fs::read(drive).unwrap();
+    assert!(drive.starts_with(b"written") && drive.len() == 5 << 20, "{}", ran.text);
     assert!(project.output("image.cpio").exists());
+}
+
+/// Everything that runs the machine comes from the tools tree: QEMU, its firmware, swtpm, virtiofsd, systemd-repart. The
+/// image is a drive that grows, and what is written is gone with its copy.
+#[test]
+#[ignore = "takes minutes where it is emulated, and fetches QEMU: make test-boot"]
+fn boot_with_the_tools_of_a_tree() {
+    let initrd = project();
+    initrd.done(&[]);
+    let project = Project::empty(tools::cache());
+    project.write(
+        "mkosi.conf",
+        &format!(
+            "[Distribution]\nDistribution=debian\nRelease=trixie\n\
+             [Output]\nFormat=disk\nOutputDirectory=mkosi.output\n{}\
+             ToolsTreePackages=ovmf qemu-system-x86 swtpm swtpm-tools virtiofsd\n\
+             [Content]\nInitrds={}\n\
+             [Runtime]\nRAM=512M\nKVM=no\nTPM=yes\nRuntimeNetwork=none\nFirmware=uefi\nEphemeral=yes\n\
+             RuntimeSize=24M\nRuntimeTrees=shared:/shared\nCredentials=my.credential=told\n\
+             KernelCommandLineExtra=root=none status=9\n",
+            tools::CONFIGURATION,
+            initrd.output("image.cpio").display()
+        ),
+    );
+    project.write("shared/file", "shared with it\n");
+    std::fs::create_dir_all(project.output("")).unwrap();
+    let image = project.output("image.raw");
+    std::fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
+    let mut child = Command::new("sfdisk").arg("--quiet").arg(&image).stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"label: gpt\nstart=2048, size=4096\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    let before = std::fs::read(&image).unwrap();
+    project.done(&["-f", "box", "--", "qemu-system-x86_64", "--version"]);
+    let kernel = found(&unpacked().join("boot"), &|name| name.starts_with("vmlinuz-")).unwrap();
+    let output = project.command(&[&format!("--linux={}", kernel.display()), "vm"]).output().unwrap();
+    let status = output.status.code();
+    let ran = Ran::new(output);
+    for text in ["booted", "my.credential", "TPM 2", "vda 49152", "shared with it"] {
+        assert!(ran.stdout.contains(text), "no {text}: {}{}", ran.stdout, ran.text);
+    }
+    assert_eq!(status, Some(9), "{}{}", ran.stdout, ran.text);
+    assert_eq!(project.read("shared/copy"), "shared with it\n");
+    assert_eq!(std::fs::read(&image).unwrap(), before, "the image itself was written to");
+    assert_eq!(std::fs::read_dir(project.output("")).unwrap().count(), 1, "the copy is gone");
 }
 
 /// The same through UEFI firmware, and an end without a status.

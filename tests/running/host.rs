@@ -35,7 +35,10 @@ pub fn host(made: &Made) -> Host {
         no_vsock: None,
         swtpm: true,
         pty_forward: true,
-        firmware: vec![made.path().join("firmware")],
+        firmware: {
+            let entries = std::fs::read_dir(made.path().join("firmware")).unwrap();
+            entries.flatten().map(|entry| entry.path()).collect()
+        },
     }
 }
 

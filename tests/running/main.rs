@@ -4,6 +4,7 @@ mod boot;
 mod commands;
 mod containers;
 mod host;
+mod tools_tree;
 // Half of it is for builds.
 #[path = "../support/mod.rs"]
 mod support;
