@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::parts::Parts;
 use super::{Force, reads};
 use crate::plan::{Lookup, NodeId, Plan, Reason};
 use crate::stage::publish;
@@ -16,6 +17,14 @@ pub struct StoreLookup<'a> {
     pub force: &'a Force,
     /// Digests of host files.
     pub hasher: Hasher,
+    parts: Parts,
+}
+
+impl<'a> StoreLookup<'a> {
+    /// Looks things up in this store.
+    pub fn new(store: &'a Store, force: &'a Force) -> Self {
+        Self { store, force, hasher: Hasher::new(store), parts: Parts::default() }
+    }
 }
 
 impl Lookup for StoreLookup<'_> {
@@ -34,6 +43,10 @@ impl Lookup for StoreLookup<'_> {
 
     fn read_changes(&self, plan: &Plan, id: NodeId, last: &Record) -> Vec<Reason> {
         reads::changes(self.store, &self.hasher, &plan.graph[id], last)
+    }
+
+    fn part(&self, tree: &Artifact, paths: &[String]) -> Option<Digest> {
+        self.parts.digest(self.store, tree, paths)
     }
 
     fn unpublished(&self, plan: &Plan, id: NodeId, needs: &BTreeMap<String, Artifact>) -> Option<String> {

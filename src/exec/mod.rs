@@ -9,6 +9,7 @@ mod look;
 mod lookup;
 mod node;
 mod observer;
+mod parts;
 mod reads;
 mod scheduler;
 mod tools;
@@ -30,6 +31,8 @@ pub struct Shared {
     made: node::Made,
     /// Trees that had to be put together by copying, by their layers.
     trees: tools::Trees,
+    /// What stages see of their trees.
+    parts: parts::Parts,
 }
 
 /// What a run ignores of the store.
