@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::node::{Job, Made};
-use super::parts::Parts;
 use super::{Options, Shared, reads};
 use crate::plan::{self, NodeId, Plan};
 use crate::sandbox::{Cancel, Exit};
@@ -83,8 +82,7 @@ pub fn look(
     let id = find(plan, place)?;
     let node = &plan.graph[id];
     let hasher = Hasher::new(store);
-    let mut known =
-        Known { plan, store, hasher: &hasher, outputs: HashMap::new(), parts: Parts::default(), old: false };
+    let mut known = Known { plan, store, hasher: &hasher, outputs: HashMap::new(), old: false };
     let mut needs = known.needs(id);
     let failed = if place.before { None } else { store.failed(&node.slot())? };
     let layers = match &failed {
@@ -141,7 +139,6 @@ struct Known<'a> {
     store: &'a Store,
     hasher: &'a Hasher,
     outputs: HashMap<NodeId, Option<Outputs>>,
-    parts: Parts,
     /// Whether something was taken from a build of another configuration.
     old: bool,
 }
@@ -202,7 +199,7 @@ impl Known<'_> {
         }
         let node = &self.plan.graph[id];
         let needs = self.needs(id);
-        let part = |tree: &Artifact, paths: &[String]| self.parts.digest(self.store, tree, paths);
+        let part = |tree: &Artifact, paths: &[String]| self.store.part_digest(tree, paths);
         let inputs = plan::node_inputs(node, &needs, &part);
         // A record that can't be read is as good as none.
         let mut record = |key: &Digest| self.store.record(key).ok().flatten();

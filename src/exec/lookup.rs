@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use super::parts::Parts;
 use super::{Force, reads};
 use crate::plan::{Lookup, NodeId, Plan, Reason};
 use crate::stage::publish;
@@ -17,13 +16,12 @@ pub struct StoreLookup<'a> {
     pub force: &'a Force,
     /// Digests of host files.
     pub hasher: Hasher,
-    parts: Parts,
 }
 
 impl<'a> StoreLookup<'a> {
     /// Looks things up in this store.
     pub fn new(store: &'a Store, force: &'a Force) -> Self {
-        Self { store, force, hasher: Hasher::new(store), parts: Parts::default() }
+        Self { store, force, hasher: Hasher::new(store) }
     }
 }
 
@@ -46,7 +44,7 @@ impl Lookup for StoreLookup<'_> {
     }
 
     fn part(&self, tree: &Artifact, paths: &[String]) -> Option<Digest> {
-        self.parts.digest(self.store, tree, paths)
+        self.store.part_digest(tree, paths)
     }
 
     fn unpublished(&self, plan: &Plan, id: NodeId, needs: &BTreeMap<String, Artifact>) -> Option<String> {

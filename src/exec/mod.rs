@@ -9,7 +9,6 @@ mod look;
 mod lookup;
 mod node;
 mod observer;
-mod parts;
 mod reads;
 mod scheduler;
 mod tools;
@@ -31,8 +30,6 @@ pub struct Shared {
     made: node::Made,
     /// Trees that had to be put together by copying, by their layers.
     trees: tools::Trees,
-    /// What stages see of their trees.
-    parts: parts::Parts,
 }
 
 /// What a run ignores of the store.
