@@ -1,5 +1,6 @@
 # make demo   builds and shows examples/debian
 # make test   runs the tests
+# make static builds a program that needs no library, target/static/mkosi
 # make test-boot  runs those that boot virtual machines for minutes
 # make fuzz   runs each fuzz target for FUZZ_SECONDS
 # All install what the host lacks, on Debian 12 and 13, as root or through sudo.
@@ -14,7 +15,7 @@ TEST_PACKAGES := bash busybox-static fdisk fish groff-base ovmf qemu-system-x86 
 EXAMPLE := examples/debian
 MKOSI := $(CURDIR)/target/release/mkosi
 
-.PHONY: demo test test-boot lint bench fuzz setup
+.PHONY: demo static test test-boot lint bench fuzz setup
 
 FUZZ_TARGETS := file condition specifiers project
 FUZZ_SECONDS ?= 30
@@ -37,6 +38,12 @@ demo: setup
 	@printf '\n%s\n' '$$ mkosi -C $(EXAMPLE) --format tar --compress-output zstd'
 	@$(SUDO) $(MKOSI) -C $(EXAMPLE) --format tar --compress-output zstd
 	@ls -l $(EXAMPLE)/mkosi.output
+
+# The C library is linked in for the program alone; what it is made of is shared with `cargo build --release`.
+static: setup
+	cargo rustc --release --quiet --bin mkosi -- -C target-feature=+crt-static
+	@mkdir -p target/static
+	@cp target/release/mkosi target/static/mkosi
 
 test: PACKAGES += $(TEST_PACKAGES)
 test: setup

@@ -169,23 +169,6 @@ fn the_default_tools_tree_is_built_once_and_used_by_all() {
     }
 }
 
-/// On a host without apt and dpkg, which `ToolsTreeBootstrap=yes` stands for here.
-#[test]
-fn the_tools_tree_is_made_with_a_first_tree_of_our_own() {
-    let project = Project::empty(tools::cache());
-    project.write("mkosi.conf", &format!("{}ToolsTreeBootstrap=yes\n", tools::CONFIGURATION));
-    project.configure("[Distribution]\nDistribution=custom\n[Output]\nFormat=none\n");
-    project.script("mkosi.postinst", "systemd-repart --version");
-    let graph = project.graph(&[]);
-    assert!(stages(&graph, "tools", &["run", "may run", "cached"]).contains("seed"));
-    project.done(&[]);
-    project.build().assert(&[]);
-    // Without the wish this host's own programs do it, and both trees stay.
-    project.reconfigure("ToolsTreeBootstrap=yes", "ToolsTreeBootstrap=no");
-    assert!(!stages(&project.graph(&[]), "tools", &["run", "may run", "cached"]).contains("seed"));
-    project.done(&[]);
-}
-
 /// The default tools tree as a small one of its own, whose layers nothing but a running verb keeps.
 #[test]
 fn clean_up_leaves_a_tree_in_use_alone() {

@@ -35,6 +35,24 @@ use options::{Invocation, Stop};
 use pager::print;
 use verbs::Verb;
 
+/// The whole program. `linked_statically` tells whether it has its own C library, which only the crate of the
+/// executable knows.
+pub fn main(linked_statically: bool) -> ExitCode {
+    if linked_statically {
+        crate::sandbox::own_name_services();
+    }
+    // Before anything else: a process that enters a sandbox must have no second thread.
+    crate::sandbox::hidden_entry();
+    crate::distro::hidden_entry();
+    if let Some(status) = crate::run::ssh::proxy_entry(std::env::args_os()) {
+        return status;
+    }
+    if let Some(status) = crate::stage::apply::multi_call(&std::env::args().next().unwrap_or_default()) {
+        return status;
+    }
+    run(std::env::args_os().skip(1))
+}
+
 /// Does what the arguments, without the program's name, ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));

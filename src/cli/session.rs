@@ -70,8 +70,7 @@ impl Session {
             nodes.extend(more.filter(|id| self.plan.graph[*id].skipped.is_some()));
         }
         let nodes: Vec<NodeId> = nodes.into_iter().collect();
-        let hasher = Hasher::new(&self.store);
-        preview(&self.plan, &nodes, &StoreLookup { store: &self.store, force: &self.force, hasher })
+        preview(&self.plan, &nodes, &StoreLookup::new(&self.store, &self.force))
     }
 }
 

@@ -34,8 +34,13 @@ fn parse_size(text: &str) -> anyhow::Result<u64> {
 /// `mkosi store du`.
 pub fn usage(usage: &Usage) -> String {
     let mut out = String::new();
-    let kinds =
-        [("layers", usage.layers), ("files", usage.files), ("packages", usage.pool), ("records", usage.records)];
+    let kinds = [
+        ("layers", usage.layers),
+        ("files", usage.files),
+        ("packages", usage.pool),
+        ("records", usage.records),
+        ("failed", usage.failed),
+    ];
     for (name, (count, size)) in kinds {
         let _ = writeln!(out, "{name:<12} {count:>7} {:>12}", human::bytes(size));
     }

@@ -204,7 +204,8 @@ impl<'a> Known<'a> {
         }
         let node = &self.plan.graph[id];
         let needs = self.needs(id);
-        let inputs = plan::node_inputs(node, &needs);
+        let part = |tree: &Artifact, paths: &[String]| self.store.part_digest(tree, paths);
+        let inputs = plan::node_inputs(node, &needs, &part);
         // A record that can't be read is as good as none.
         let mut record = |key: &Digest| self.store.record(key).ok().flatten();
         let current = match node.traced.is_empty() {

@@ -18,6 +18,13 @@ pub struct StoreLookup<'a> {
     pub hasher: Hasher,
 }
 
+impl<'a> StoreLookup<'a> {
+    /// Looks things up in this store.
+    pub fn new(store: &'a Store, force: &'a Force) -> Self {
+        Self { store, force, hasher: Hasher::new(store) }
+    }
+}
+
 impl Lookup for StoreLookup<'_> {
     fn record(&self, key: &Digest) -> Option<Record> {
         // A record that can't be read is one that isn't there: the node runs and writes it again.
@@ -34,6 +41,10 @@ impl Lookup for StoreLookup<'_> {
 
     fn read_changes(&self, plan: &Plan, id: NodeId, last: &Record) -> Vec<Reason> {
         reads::changes(self.store, &self.hasher, &plan.graph[id], last)
+    }
+
+    fn part(&self, tree: &Artifact, paths: &[String]) -> Option<Digest> {
+        self.store.part_digest(tree, paths)
     }
 
     fn unpublished(&self, plan: &Plan, id: NodeId, needs: &BTreeMap<String, Artifact>) -> Option<String> {

@@ -15,7 +15,7 @@ use crate::plan::{self, Node, NodeId, Reason, RootAccess, Sources};
 use crate::reads::Recording;
 use crate::sandbox::Cancel;
 use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError, Tools};
-use crate::store::{Artifact, Hasher, Layer, Record, Slot, Store, WorkDir};
+use crate::store::{Artifact, Hasher, Layer, MergedTree, Record, Slot, Store, WorkDir};
 use crate::types::Digest;
 
 /// How much of a node's output its log keeps, in bytes. A command that prints without end must not fill the disk.
@@ -68,7 +68,8 @@ impl Job<'_> {
     /// The inputs that are known before the stage runs, and the digest that stands for them: the node's key, or with
     /// traced sources the key of all else.
     fn key(&self) -> (Digest, Inputs) {
-        let inputs = plan::node_inputs(self.node, &self.needs);
+        let part = |tree: &Artifact, paths: &[String]| self.store.part_digest(tree, paths);
+        let inputs = plan::node_inputs(self.node, &self.needs, &part);
         let key = match self.node.traced.is_empty() {
             true => plan::key_of(&self.node.stage, &self.node.decl, &inputs),
             false => plan::pre_key_of(self.node, &inputs),
@@ -256,13 +257,17 @@ impl Job<'_> {
         let view = self.view();
         let work = self.store.work_dir(&self.node.stage)?;
         let tools = self.tools()?;
-        let layers = match self.needs.get("tree") {
+        let mut layers = match self.needs.get(plan::TREE) {
             Some(Artifact::Tree { layers }) => {
                 layers.iter().map(|digest| self.store.need_layer(digest)).collect::<Result<Vec<Layer>, _>>()?
             }
             _ => Vec::new(),
         };
+        let paths = &self.node.decl.part;
+        // The layers are kept from it: through them it could see what its key doesn't have.
+        let part = (!paths.is_empty()).then(|| MergedTree::new(&std::mem::take(&mut layers)).part(paths));
         let mut context = self.context(&view, &tools, &work, layers, recording, log);
+        context.part = part;
         let outputs = code(&mut context);
         let opened = context.opened.take();
         let outputs = match outputs {
@@ -306,6 +311,7 @@ impl Job<'_> {
             sources: self.sources(),
             recording,
             layers,
+            part: None,
             profile: profile(self.node),
             tools,
             store: self.store,

@@ -114,6 +114,9 @@ pub struct StageDecl {
     pub version: u64,
     /// The stage whose tree this one works on.
     pub tree: Option<String>,
+    /// The paths of its tree that it sees, with all below them; without any it sees all of it.
+    #[serde(default)]
+    pub part: Vec<String>,
     /// Whether it adds a layer to its tree.
     #[serde(default)]
     pub changes: bool,
@@ -276,6 +279,7 @@ impl Declarations {
             }
         }
         for (name, decl) in &stages {
+            check_part(name, decl)?;
             check_needs(name, decl, &stages)?;
         }
         let order = order(&stages)?;
@@ -322,6 +326,15 @@ fn check_settings(name: &str, decl: &mut StageDecl, known: &[&str]) -> Result<()
         Some(setting) => Err(PlanError::FilesNotSettings { stage: name.to_owned(), setting: setting.to_owned() }),
         None => Ok(()),
     }
+}
+
+/// A stage whose commands see a tree, or that adds to it, sees all of it.
+fn check_part(name: &str, decl: &StageDecl) -> Result<(), PlanError> {
+    let alone = decl.tree.is_some() && !decl.changes && decl.sandbox.root == RootAccess::None;
+    if decl.part.is_empty() || alone {
+        return Ok(());
+    }
+    Err(PlanError::Part { stage: name.to_owned() })
 }
 
 fn check_needs(name: &str, decl: &StageDecl, stages: &BTreeMap<String, StageDecl>) -> Result<(), PlanError> {
@@ -394,6 +407,7 @@ mod tests {
                 error(&stage("a", "when = [\"Format==\"]\nfiles = [\"Packages\"]")),
                 error(&stage("a", "when = [\"?\"]")),
                 error(&stage("a", "sandbox2 = 1")),
+                error(&stage("a", "changes = true\npart = [\"usr\"]")),
             ]
             .join("\n")
         );

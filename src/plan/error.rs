@@ -61,6 +61,14 @@ pub enum PlanError {
         /// The setting.
         setting: String,
     },
+    /// A stage has a `part` that can't be all that it sees.
+    #[error(
+        "stage `{stage}` has a `part`, so it needs a `tree`, may not have `changes`, and its `sandbox.root` is `none`"
+    )]
+    Part {
+        /// The stage.
+        stage: String,
+    },
     /// Stages need each other in a circle.
     #[error("stages need each other in a circle: {}", .stages.join(" -> "))]
     Cycle {

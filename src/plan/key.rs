@@ -22,10 +22,26 @@ pub fn pre_key_of(node: &Node, inputs: &BTreeMap<String, Digest>) -> Digest {
     encoder.finish()
 }
 
-/// All inputs of a node but its traced sources, once the artifacts that it needs are known: `needs` holds them by the input's name.
-pub fn node_inputs(node: &Node, needs: &BTreeMap<String, Artifact>) -> BTreeMap<String, Digest> {
+/// The name of the input that is a stage's tree.
+pub const TREE: &str = "tree";
+
+/// The name of the input that is the part of a tree which a stage sees.
+pub const PART: &str = "part";
+
+/// All inputs of a node but its traced sources, once the artifacts that it needs are known: `needs` holds them by the
+/// input's name. `part` gives the digest of the part of a tree at these paths; where it can't, the whole tree counts.
+pub fn node_inputs(
+    node: &Node,
+    needs: &BTreeMap<String, Artifact>,
+    part: &dyn Fn(&Artifact, &[String]) -> Option<Digest>,
+) -> BTreeMap<String, Digest> {
     let mut inputs = node.inputs.clone();
-    let keyed = needs.iter().filter(|(name, _)| !name.starts_with(UNKEYED));
-    inputs.extend(keyed.map(|(name, artifact)| (name.clone(), artifact.digest())));
+    for (name, artifact) in needs.iter().filter(|(name, _)| !name.starts_with(UNKEYED)) {
+        let seen = (name == TREE && !node.decl.part.is_empty()).then(|| part(artifact, &node.decl.part)).flatten();
+        match seen {
+            Some(digest) => inputs.insert(PART.to_owned(), digest),
+            None => inputs.insert(name.clone(), artifact.digest()),
+        };
+    }
     inputs
 }

@@ -21,7 +21,7 @@ pub use decl::{ARGUMENTS, Declarations, Network, Pool, Programs, RootAccess, San
 pub use error::PlanError;
 pub use explain::{Change, ReadChange, Reason, explain, explain_read, input_in_words};
 pub use inputs::{Digests, TOOLS_IMAGE, ToolsTree};
-pub use key::{key_of, node_inputs, pre_key_of};
+pub use key::{TREE, key_of, node_inputs, pre_key_of};
 pub use need::{Need, Parsed};
 pub use preview::{Lookup, Preview, State, preview};
 pub use render::{Format, render};

@@ -49,6 +49,10 @@ pub trait Lookup {
     fn read_changes(&self, _: &Plan, _: NodeId, _last: &Record) -> Vec<Reason> {
         Vec::new()
     }
+    /// The digest of the part of a tree that lies at these paths; nothing where its layers can't be read.
+    fn part(&self, _tree: &Artifact, _paths: &[String]) -> Option<Digest> {
+        None
+    }
     /// Why a publishing node has to run, `None` if what lies in the output directory is right.
     fn unpublished(&self, plan: &Plan, id: NodeId, needs: &BTreeMap<String, Artifact>) -> Option<String>;
     /// Why a node runs whatever the store has, in words.
@@ -97,7 +101,7 @@ pub fn preview(plan: &Plan, nodes: &[NodeId], lookup: &dyn Lookup) -> Vec<Previe
             continue;
         }
         let last = lookup.last(&node.slot());
-        let known = node_inputs(node, &needs);
+        let known = node_inputs(node, &needs, &|tree, paths| lookup.part(tree, paths));
         if !node.traced.is_empty() {
             let hit = runs.is_empty().then(|| lookup.read(plan, id, &known)).flatten();
             let key = hit.as_ref().map(|record| record.key);

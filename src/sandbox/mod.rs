@@ -33,6 +33,7 @@ pub use probe::{probe_overlay, probe_served};
 pub use run::{Cancel, Error, Exit, Input, Output, set_executable};
 pub use serve::serve;
 pub use spec::{Mount, Spec};
+pub use sys::own_name_services;
 pub use userns::{Error as UserNamespaceError, enter_user_namespace, has_single_id};
 
 /// Whether the user who started this program is root, and not only within a user namespace.

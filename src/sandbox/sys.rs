@@ -230,6 +230,22 @@ pub fn loopback_up() -> io::Result<()> {
     }
 }
 
+/// Has users, groups and hosts looked up by the C library itself, in `/etc` and by DNS, whatever `/etc/nsswitch.conf`
+/// says. Else a C library that is linked statically loads modules of the host's, which may be another version.
+pub fn own_name_services() {
+    #[cfg(target_env = "gnu")]
+    {
+        // <nss.h>: of the GNU C library alone.
+        unsafe extern "C" {
+            fn __nss_configure_lookup(database: *const libc::c_char, services: *const libc::c_char) -> libc::c_int;
+        }
+        for (database, services) in [(c"passwd", c"files"), (c"group", c"files"), (c"hosts", c"files dns")] {
+            // SAFETY: two strings that end and that live as long as the program. Nothing was looked up yet.
+            unsafe { __nss_configure_lookup(database.as_ptr(), services.as_ptr()) };
+        }
+    }
+}
+
 /// Takes a capability out of the bounding set, so that no program run from here on can have it. A capability that
 /// this kernel doesn't know is passed over.
 pub fn drop_capability(number: u32) -> io::Result<()> {

@@ -87,8 +87,10 @@ pub struct Context<'a> {
     pub sources: BTreeMap<String, Source>,
     /// Takes what is read of the build sources, for a stage whose key has just that of them.
     pub recording: Option<&'a Recording>,
-    /// The layers of the stage's tree, lowest first.
+    /// The layers of the stage's tree, lowest first; none for a stage that sees a part of it.
     pub layers: Vec<Layer>,
+    /// What a stage sees that doesn't see all of its tree.
+    pub part: Option<MergedTree>,
     /// What its sandbox holds.
     pub profile: Profile,
     /// Where the programs of its sandbox come from.
@@ -165,9 +167,9 @@ impl Context<'_> {
         Ok(path)
     }
 
-    /// The stage's tree without mounting it.
+    /// The stage's tree, or the part of it that the stage sees, without mounting it.
     pub fn merged(&self) -> MergedTree {
-        MergedTree::new(&self.layers)
+        self.part.clone().unwrap_or_else(|| MergedTree::new(&self.layers))
     }
 
     /// Makes the stage's tree changeable.

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of what needs what; that is in `boot::modules`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -10,12 +10,17 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::apply::{Step, apply};
+use super::context::BUILDROOT;
 use super::{Context, Outputs, StageError};
 use crate::boot::modules::{Kernel, Selection, Wishes, initrd_entries, leftovers, select, versions};
 use crate::output::archive::{ArchiveOptions, write_cpio};
 use crate::output::{Compression, Compressor};
-use crate::store::{Artifact, Kind, MergedEntry, MergedTree};
+use crate::sandbox::Mount;
+use crate::store::{Artifact, Backend, Kind, Materialise, MergedEntry, MergedTree, copy_tree};
 use crate::types::Digest;
+
+/// Where kernels have their modules.
+const MODULES: &str = "usr/lib/modules";
 
 /// The settings that say which modules are kept.
 struct Settings {
@@ -150,15 +155,15 @@ fn own_lists(
     if kernels.is_empty() {
         return Ok(lists);
     }
-    let gone = leftovers(tree, chosen).into_iter();
-    let gone = gone.filter(|path| kernels.iter().any(|kernel| path.starts_with(&kernel.dir))).collect();
-    let open = cx.open_tree()?;
+    let gone: BTreeSet<Vec<u8>> = leftovers(tree, chosen).into_iter().collect();
+    let rest = tree.entries.iter().filter(|merged| !gone.contains(&merged.entry.path)).cloned().collect();
+    let rest = MergedTree { entries: rest }.part(&[MODULES]);
+    let (mount, upper) = changeable(cx, &rest)?;
     let mut spec = cx.spec(&[]);
-    spec.mounts.push(cx.tree_mount(&open));
-    let runs = kernels.iter().map(|kernel| depmod(&kernel.version));
-    apply(cx, spec, &std::iter::once(remove(gone)).chain(runs).collect::<Vec<_>>())?;
+    spec.mounts.push(mount);
+    apply(cx, spec, &kernels.iter().map(|kernel| depmod(&kernel.version)).collect::<Vec<_>>())?;
     for kernel in kernels {
-        let place = open.upper.join(OsStr::from_bytes(&kernel.dir));
+        let place = upper.join(OsStr::from_bytes(&kernel.dir));
         let Ok(made) = std::fs::read_dir(&place) else { continue };
         for made in made {
             let made = made.map_err(StageError::io("list", &place))?;
@@ -169,6 +174,23 @@ fn own_lists(
         }
     }
     Ok(lists)
+}
+
+/// The mount of a tree that a command may change, and the directory where its changes are.
+fn changeable(cx: &Context<'_>, tree: &MergedTree) -> Result<(Mount, PathBuf), StageError> {
+    let copies = matches!(cx.store.backend(), Backend::Copy { .. });
+    let place = cx.scratch("rest")?;
+    copy_tree(tree, &place, &Materialise { read_only: !copies, ..Materialise::default() })?;
+    // Where programs look for modules.
+    let link = place.join("lib");
+    std::os::unix::fs::symlink("usr/lib", &link).map_err(StageError::io("make the link", &link))?;
+    let target = PathBuf::from(BUILDROOT);
+    if copies {
+        let mount = Mount::Bind { source: place.clone(), target, read_only: false, optional: false };
+        return Ok((mount, place));
+    }
+    let (upper, work) = cx.work.overlay(None)?;
+    Ok((Mount::Overlay { lowers: vec![place], upper: Some((upper.clone(), work)), target }, upper))
 }
 
 /// An entry for a file of the host.

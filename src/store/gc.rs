@@ -97,6 +97,7 @@ impl Store {
             let kept = inventory.records.iter().filter(|(record, _)| !doomed.contains(&Use::Record(record.key)));
             let shapes = kept.filter_map(|(record, _)| record.read.as_ref().map(|read| (read.pre, read.shape)));
             self.drop_shapes(&shapes.collect())?;
+            self.drop_parts();
             for (failed, path) in self.all_failed()? {
                 if SystemTime::now().duration_since(failed).is_ok_and(|age| age >= policy.keep) {
                     gone.extend(self.move_failed_away(&path)?);

@@ -10,7 +10,6 @@ use std::path::PathBuf;
 use super::index::{is_below, link, parent, path_order};
 use super::walk::host_path;
 use super::{Entry, Kind, Layer, TreeIndex};
-use crate::types::Digest;
 
 /// An entry of a merged tree and the file on the host that holds its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,27 +80,30 @@ impl MergedTree {
         rest.get(..count).unwrap_or_default()
     }
 
-    /// The digest of a part of the tree: the entries at and below each of `prefixes` (paths without a leading
-    /// slash), and the directories that lead there. A prefix that does not exist adds the directories that do.
-    pub fn subset_digest(&self, prefixes: &[&str]) -> Digest {
+    /// A part of the tree: the entries at and below each of `paths` (without a leading slash), and the directories that
+    /// lead there. A path that does not exist adds the directories that do.
+    pub fn part<S: AsRef<str>>(&self, paths: &[S]) -> Self {
         let mut wanted: Vec<&MergedEntry> = Vec::new();
-        for prefix in prefixes {
-            let prefix = prefix.trim_matches('/').as_bytes();
-            let mut path = Some(prefix);
-            while let Some(at) = path {
+        for path in paths {
+            let path = path.as_ref().trim_matches('/').as_bytes();
+            let mut above = Some(path);
+            while let Some(at) = above {
                 wanted.extend(self.lookup(at));
-                path = parent(at);
+                above = parent(at);
             }
-            wanted.extend(self.below(prefix));
+            wanted.extend(self.below(path));
         }
         wanted.sort_by(|a, b| path_order(&a.entry.path, &b.entry.path));
         wanted.dedup_by(|a, b| a.entry.path == b.entry.path);
-        let mut entries: Vec<Entry> = wanted.into_iter().map(|merged| merged.entry.clone()).collect();
+        let mut entries: Vec<Entry> = wanted.iter().map(|merged| merged.entry.clone()).collect();
         // The first link may lie outside: what remains inside decides. A first link is its own group's mark.
         let marks: Vec<Option<Vec<u8>>> =
             entries.iter().map(|entry| Some(entry.hardlink.clone().unwrap_or_else(|| entry.path.clone()))).collect();
         link(&mut entries, marks);
-        TreeIndex { entries }.digest()
+        let sources = wanted.into_iter().map(|merged| merged.source.clone());
+        Self {
+            entries: entries.into_iter().zip(sources).map(|(entry, source)| MergedEntry { entry, source }).collect(),
+        }
     }
 }
 

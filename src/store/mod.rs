@@ -17,6 +17,7 @@ mod index;
 mod layer;
 mod locks;
 mod merged;
+mod parts;
 mod records;
 mod root;
 mod scan;

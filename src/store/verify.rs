@@ -27,6 +27,8 @@ pub struct Usage {
     pub pool: (usize, u64),
     /// Records: their number and size.
     pub records: (usize, u64),
+    /// What stages that failed have left: the number of stages and the size.
+    pub failed: (usize, u64),
     /// Stat caches: their number and size.
     pub stat: (usize, u64),
     /// The size of the layers and files by the kind of stage that made them. One that several kinds share counts for
@@ -37,7 +39,7 @@ pub struct Usage {
 impl Usage {
     /// The size of everything.
     pub fn total(&self) -> u64 {
-        [self.layers, self.files, self.pool, self.records, self.stat].iter().map(|(_, size)| size).sum()
+        [self.layers, self.files, self.pool, self.records, self.failed, self.stat].iter().map(|(_, size)| size).sum()
     }
 }
 
@@ -101,6 +103,10 @@ impl Store {
     pub fn du(&self) -> Result<Usage, StoreError> {
         let inventory = self.inventory()?;
         let mut usage = Usage::default();
+        for (_, path) in self.all_failed()? {
+            usage.failed.0 += 1;
+            usage.failed.1 += size_below(&path);
+        }
         let mut kinds: BTreeMap<Use, &str> = BTreeMap::new();
         for (record, _) in &inventory.records {
             for object in record.objects() {
@@ -128,5 +134,16 @@ impl Store {
             add(&mut usage.stat, size(&path));
         }
         Ok(usage)
+    }
+}
+/// The size of the files at and below a path. What can't be read, or goes meanwhile, has none.
+fn size_below(path: &std::path::Path) -> u64 {
+    match path.symlink_metadata() {
+        Ok(meta) if meta.is_dir() => {
+            let entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+            entries.map(|entry| size_below(&entry.path())).sum()
+        }
+        Ok(meta) if meta.is_file() => meta.len(),
+        _ => 0,
     }
 }

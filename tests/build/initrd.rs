@@ -107,7 +107,7 @@ fn modules_and_firmware_are_kept_with_what_they_need() {
     let unpacked = tempfile::tempdir().unwrap();
     let unpack = std::fs::File::open(&archive).unwrap();
     tool(Command::new("cpio").args(["-id", "--quiet"]).current_dir(unpacked.path()).stdin(unpack));
-    let own = std::fs::read_to_string(unpacked.path().join(base).join("modules.dep")).unwrap();
+    let own = std::fs::read_to_string(unpacked.path().join(&base).join("modules.dep")).unwrap();
     assert!(own.contains("disk_a.ko") && !own.contains("nic.ko"), "{own}");
 
     // Another store gives the same bytes.
@@ -120,6 +120,20 @@ fn modules_and_firmware_are_kept_with_what_they_need() {
     project.reconfigure("KernelInitrdModules=disk-a", "KernelInitrdModules=nic");
     project.build_as_foretold().0.assert(&["kernel", "modules-initrd", "publish"]);
     assert!(listed(&archive).contains("usr/lib/firmware/nic/1.fw"));
+
+    // A file elsewhere is nothing to the initrds; a module, or firmware, is.
+    let runs = |stage: &str| project.build_as_foretold().0.stages.contains_key(stage);
+    project.write("mkosi.extra/etc/another", "");
+    let (ran, _) = project.build_as_foretold();
+    assert!(ran.stages.contains_key("modules") && ran.stages.contains_key("publish"), "{}", ran.text);
+    assert!(!["modules-initrd", "microcode"].iter().any(|stage| ran.stages.contains_key(*stage)), "{}", ran.text);
+    let module = module("name=nic\0firmware=nic/*.fw\0depends=lib-b\0");
+    let path = format!("mkosi.extra/usr/lib/modules/{VERSION}/kernel/net/nic.ko");
+    std::fs::write(project.path().join(path), module).unwrap();
+    assert!(runs("modules-initrd"));
+    assert!(listed(&archive).contains(&format!("{base}/kernel/lib/lib-b.ko")));
+    project.write("mkosi.extra/usr/lib/firmware/intel-ucode/06-01-01", "newer");
+    assert!(runs("microcode"));
     let wrong = project.fails(&["--kernel-modules-include=a(?=b)"]);
     wrong.says("`a(?=b)` is no regular expression");
 }

@@ -337,7 +337,7 @@ fn unkeyed_needs_enter_no_key() {
     let node = &case.plan.graph[case.plan.nodes["main"]["download"]];
     let with = |input: &str, text: &[u8]| {
         let needs = [(input.to_owned(), super::support::output(&Digest::of(text), "x"))];
-        mkosi::plan::node_inputs(node, &needs.into())
+        mkosi::plan::node_inputs(node, &needs.into(), &|_, _| None)
     };
     let needs = edges(&case.plan, "main", "download");
     for (input, _, _) in &needs {
@@ -345,6 +345,26 @@ fn unkeyed_needs_enter_no_key() {
         assert_eq!(keyed, input.starts_with("need/resolve."), "{input}");
     }
     assert!(needs.iter().any(|(input, _, _)| input == "unkeyed/resolve.uris"), "{needs:?}");
+}
+
+/// A stage that sees a part of its tree has that part in its key, and nothing of the rest.
+#[test]
+fn a_part_of_a_tree_stands_for_it() {
+    let case = Case::new();
+    let inputs = |stage: &str, tree: &[u8], part: Option<&[u8]>| {
+        let node = &case.plan.graph[case.plan.nodes["main"][stage]];
+        let needs = [("tree".to_owned(), super::support::output(&Digest::of(tree), "x"))];
+        mkosi::plan::node_inputs(node, &needs.into(), &|_, paths| {
+            assert!(paths.contains(&"usr/lib/firmware".to_owned()), "{paths:?}");
+            part.map(Digest::of)
+        })
+    };
+    let with = |tree, part| inputs("microcode", tree, part);
+    assert_eq!(with(b"one", Some(b"part")), with(b"two", Some(b"part")));
+    assert_ne!(with(b"one", Some(b"part")), with(b"one", Some(b"other")));
+    // Where it can't be told what the part is, all of the tree counts.
+    assert_ne!(with(b"one", None), with(b"two", None));
+    assert_ne!(inputs("remove", b"one", Some(b"part")), inputs("remove", b"two", Some(b"part")));
 }
 
 /// A new version of a stage's code changes its own key and those above it.

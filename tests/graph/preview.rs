@@ -60,7 +60,7 @@ impl Memory {
                 self.published = Some(needs);
                 continue;
             }
-            let inputs = node_inputs(node, &needs);
+            let inputs = node_inputs(node, &needs, &|_, _| None);
             let key = key_of(&node.stage, &node.decl, &inputs);
             let pre = pre_key_of(node, &inputs);
             let record = self.record(&key).unwrap_or_else(|| Record {

@@ -1,6 +1,5 @@
 //! Reads files of a repository over HTTP, or from a directory. Knows nothing of what is in them.
 
-use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Proxy};
 
+use super::proxy::Proxies;
 use crate::sandbox::Cancel;
 
 /// Where systems keep the certificates that they trust; the first that is there counts. `SSL_CERT_FILE` goes before.
@@ -37,26 +37,25 @@ pub(super) enum Trouble {
 /// A client for one run.
 pub(super) struct Client<'a> {
     agent: Agent,
+    proxies: Proxies,
     cancel: &'a Cancel,
 }
 
 impl<'a> Client<'a> {
-    /// A client that goes through a proxy if one is named, by the setting or by the variables `http_proxy` and so on.
-    pub fn new(proxy: Option<&str>, environment: &BTreeMap<String, String>, cancel: &'a Cancel) -> Self {
-        let named = |name: &str| environment.get(name).or_else(|| environment.get(&name.to_ascii_uppercase()));
-        let proxy = proxy.or_else(|| named("https_proxy").or(named("http_proxy")).map(String::as_str));
+    /// A client that goes through these proxies.
+    pub fn new(proxies: Proxies, cancel: &'a Cancel) -> Self {
         let tls = match certificates() {
             Some(own) => TlsConfig::builder().root_certs(own).build(),
             None => TlsConfig::default(),
         };
         let config = Agent::config_builder()
-            .proxy(proxy.and_then(|proxy| Proxy::new(proxy).ok()))
+            .proxy(None)
             .tls_config(tls)
             .user_agent(concat!("mkosi/", env!("CARGO_PKG_VERSION")))
             .timeout_connect(Some(Duration::from_secs(30)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
             .build();
-        Self { agent: config.new_agent(), cancel }
+        Self { agent: config.new_agent(), proxies, cancel }
     }
 
     /// The contents of a file of at most `limit` bytes.
@@ -104,7 +103,11 @@ impl<'a> Client<'a> {
     fn copy(&self, uri: &str, limit: u64, to: &mut dyn Write) -> Result<(), ureq::Error> {
         let mut reader: Box<dyn Read> = match uri.strip_prefix("copy:").or_else(|| uri.strip_prefix("file:")) {
             Some(path) => Box::new(std::fs::File::open(path.strip_prefix("//").unwrap_or(path))?),
-            None => Box::new(self.agent.get(uri).call()?.into_body().into_with_config().limit(u64::MAX).reader()),
+            None => {
+                let proxy = self.proxies.of(uri).map(proxy).transpose()?;
+                let answer = self.agent.get(uri).config().proxy(proxy).build().call()?;
+                Box::new(answer.into_body().into_with_config().limit(u64::MAX).reader())
+            }
         };
         let mut buffer = vec![0; 1 << 16];
         let mut left = limit;
@@ -124,6 +127,13 @@ impl<'a> Client<'a> {
             to.write_all(buffer.get(..count).unwrap_or_default())?;
         }
     }
+}
+
+/// The proxy at an address.
+fn proxy(address: &str) -> Result<Proxy, ureq::Error> {
+    // Without the user and the password.
+    let shown = address.rsplit_once('@').map_or(address, |(_, place)| place);
+    Proxy::new(address).map_err(|error| io::Error::other(format!("the proxy {shown} can't be used: {error}")).into())
 }
 
 /// A file whose contents are hashed on the way.
@@ -168,7 +178,7 @@ mod tests {
     use super::*;
 
     fn client(cancel: &Cancel) -> Client<'_> {
-        Client::new(None, &BTreeMap::new(), cancel)
+        Client::new(Proxies::default(), cancel)
     }
 
     #[test]

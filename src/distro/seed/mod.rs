@@ -7,6 +7,7 @@
 mod closure;
 mod http;
 mod index;
+mod proxy;
 mod release;
 mod version;
 
@@ -20,6 +21,7 @@ use rayon::prelude::*;
 
 use self::closure::Candidates;
 use self::http::{Client, Trouble};
+use self::proxy::Proxies;
 use super::deb822::Paragraph;
 use super::{Cx, Error, Package, Repositories, download, pool_path};
 
@@ -107,8 +109,7 @@ pub fn seed_download(
 }
 
 fn client<'a>(cx: &Cx<'a>, repositories: &Repositories) -> Client<'a> {
-    let proxy = repositories.acquire.iter().find_map(|line| line.strip_prefix("Acquire::http::Proxy \""));
-    Client::new(proxy.map(|rest| rest.trim_end_matches("\";")), &cx.network_environment, cx.cancel)
+    Client::new(Proxies::new(&repositories.acquire, &cx.network_environment), cx.cancel)
 }
 
 /// The package that a stanza of a package list describes.

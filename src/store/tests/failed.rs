@@ -31,6 +31,8 @@ fn the_last_failure_of_a_place_is_kept_until_a_success() {
     assert!(fail(&store, "a", "two"));
     assert!(fail(&store, "b", "other"));
     assert_eq!(left(&store, "a").as_deref(), Some("two"));
+    let usage = store.du().unwrap();
+    assert!(usage.failed.0 == 2 && usage.failed.1 > 8 && usage.total() >= usage.failed.1, "{usage:?}");
     // Nothing of the first is left, here or under way.
     assert_eq!(std::fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
     // Another process sees it too, and takes it for no stale work.

@@ -7,7 +7,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use crate::store::testing::{TestStore, change, ingest, store, with_overlay};
-use crate::store::{Entry, Kind, Layer, MergedTree, Store, lower_dirs, scan};
+use crate::store::{Artifact, Entry, GcPolicy, Kind, Layer, MergedTree, Store, lower_dirs, scan};
 
 /// A step of a random script. Steps that can't be done just now (a parent is missing) do nothing.
 #[derive(Clone, Debug)]
@@ -153,10 +153,45 @@ fn the_digest_of_a_part_knows_nothing_of_the_rest() {
         MergedTree::new(&[layer])
     };
     let (one, two, three) = (make("a", "x"), make("usr/z", "x"), make("a", "y"));
+    let digest = |tree: &MergedTree, paths: &[&str]| tree.part(paths).into_index().digest();
     let part = ["usr/lib"];
-    assert_eq!(one.subset_digest(&part), two.subset_digest(&part));
-    assert_ne!(one.subset_digest(&part), three.subset_digest(&part));
-    assert_ne!(one.subset_digest(&["usr"]), two.subset_digest(&["usr"]));
-    assert_eq!(one.subset_digest(&["/usr/lib/kernel/a", "usr/lib"]), one.subset_digest(&part));
-    assert_ne!(one.subset_digest(&["usr/absent"]), one.subset_digest(&part));
+    assert_eq!(digest(&one, &part), digest(&two, &part));
+    assert_ne!(digest(&one, &part), digest(&three, &part));
+    assert_ne!(digest(&one, &["usr"]), digest(&two, &["usr"]));
+    assert_eq!(digest(&one, &["/usr/lib/kernel/a", "usr/lib"]), digest(&one, &part));
+    assert_ne!(digest(&one, &["usr/absent"]), digest(&one, &part));
+    let source = |tree: &MergedTree| tree.lookup(b"usr/lib/kernel/b").unwrap().source.clone();
+    assert_eq!(source(&one.part(&part)), source(&one));
+}
+
+#[test]
+fn the_digest_of_a_part_is_kept_and_never_believed_when_damaged() {
+    let test = store();
+    let make = |name: &'static str, content: &'static str| {
+        let layer = change(&test.store, &[], move |root| {
+            fs::create_dir_all(root.join("usr/lib")).unwrap();
+            fs::write(root.join("usr/lib/a"), content).unwrap();
+            fs::write(root.join(name), "").unwrap();
+        });
+        Artifact::Tree { layers: vec![layer.digest] }
+    };
+    let (one, two, three) = (make("x", "1"), make("y", "1"), make("x", "2"));
+    let paths = ["usr/lib".to_owned()];
+    let digest = |tree: &Artifact| test.store.part_digest(tree, &paths).unwrap();
+    let first = digest(&one);
+    assert_eq!((digest(&one), digest(&two)), (first, first));
+    assert_ne!(digest(&three), first);
+    assert_ne!(test.store.part_digest(&one, &["usr".to_owned(), "x".to_owned()]), Some(first));
+    let kept = || fs::read_dir(test.store.dir().join("parts")).unwrap().flatten().map(|entry| entry.path());
+    assert_eq!(kept().count(), 4);
+    // Those of others, and nonsense.
+    let other = fs::read(kept().last().unwrap()).unwrap();
+    for text in [other.as_slice(), b"", b"x y\n"] {
+        kept().for_each(|path| fs::write(path, text).unwrap());
+        assert_eq!((digest(&one), digest(&two)), (first, first));
+        assert_ne!(digest(&three), first);
+    }
+    test.store.gc(&GcPolicy::default()).unwrap();
+    assert_eq!(kept().count(), 0);
+    assert_eq!(test.store.part_digest(&Artifact::Tree { layers: vec![first] }, &paths), None);
 }
