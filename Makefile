@@ -10,7 +10,7 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PACKAGES := acl apt-utils attr ca-certificates cpio debian-archive-keyring dpkg gcc gpg gpgv kmod libc6-dev \
 	libarchive-tools openssl passwd python3 systemd tar udev uidmap util-linux xz-utils zstd
 # Only the tests: they read the manual and the completions, and run images.
-TEST_PACKAGES := bash busybox-static fdisk fish groff-base ovmf qemu-system-x86 systemd-container zsh
+TEST_PACKAGES := bash busybox-static checkpolicy fdisk fish groff-base ovmf qemu-system-x86 systemd-container zsh
 EXAMPLE := examples/debian
 MKOSI := $(CURDIR)/target/release/mkosi
 
