@@ -5,11 +5,15 @@
 
 mod support;
 
+#[path = "disk/bios.rs"]
+mod bios;
 #[path = "disk/equal.rs"]
 mod equal;
 #[path = "disk/extensions.rs"]
 mod extensions;
 #[path = "disk/images.rs"]
 mod images;
+#[path = "disk/labels.rs"]
+mod labels;
 #[path = "disk/project.rs"]
 mod project;

@@ -4,8 +4,10 @@
 //! printed is the medians and their ratios; nothing fails because of a time. The packages come from the mirrors of
 //! the host's apt, once; what is measured runs on warm package caches. Needs root, and Debian's keyring.
 //!
-//! `cargo bench --bench peer` runs five rounds, `-- --rounds 3` three, `-- --test` one that is not worth looking at.
+//! `cargo bench --bench peer` runs five rounds, `-- --rounds 3` three, `-- --disk` the disk image alone, `-- --test` one
+//! that is not worth looking at, without the disk image.
 
+mod disk;
 mod measure;
 mod others;
 
@@ -37,12 +39,12 @@ impl Ours {
         command.args(arguments);
         command
     }
+}
 
-    /// The repositories that our builds took their packages from.
-    fn sources(&self) -> Option<PathBuf> {
-        let layers = fs::read_dir(self.dir.join("cache/store/layers")).ok()?;
-        layers.flatten().map(|layer| layer.path().join("tree/mkosi.sources")).find(|path| path.exists())
-    }
+/// The repositories that our builds took their packages from.
+fn sources(cache: &Path) -> Option<PathBuf> {
+    let layers = fs::read_dir(cache.join("store/layers")).ok()?;
+    layers.flatten().map(|layer| layer.path().join("tree/mkosi.sources")).find(|path| path.exists())
 }
 
 /// Copies a project without what was built in it.
@@ -72,12 +74,19 @@ const TAR: [&str; 2] = ["--format=tar", "--compress-output=zstd"];
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let test = arguments.iter().any(|argument| argument == "--test");
+    let has = |word: &str| arguments.iter().any(|argument| argument == word);
+    let test = has("--test");
     let place = arguments.iter().position(|argument| argument == "--rounds");
     let asked = place.and_then(|at| arguments.get(at + 1)).and_then(|text| text.parse().ok());
     let rounds = if test { 1 } else { asked.unwrap_or(5) };
 
     let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("no temporary directory");
+    let mut table = Table::default();
+    disk::measure(dir.path(), &mut table, rounds, test);
+    if has("--disk") {
+        print!("{}", table.text("mkosi"));
+        return;
+    }
     let ours = Ours::new(dir.path());
     // Warms the pool, and what later runs are rebuilds of.
     let must = |command: Command| run(command, dir.path()).unwrap_or_else(|why| panic!("{why}"));
@@ -85,10 +94,11 @@ fn main() {
     must(ours.command("archive", &[&TAR[..], &["build"]].concat()));
     must(ours.command("four", &["build"]));
 
-    let sources = ours.sources().expect("a build leaves its repositories in the store");
-    let python = told(Python::new(dir.path(), &sources), "Debian's mkosi");
+    let sources = sources(&ours.dir.join("cache")).expect("a build leaves its repositories in the store");
+    let example = dir.path().join("python-one/one");
+    copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/debian"), &example);
+    let python = told(Python::new(dir.path(), &sources, &example, None), "Debian's mkosi");
     let mmdebstrap = told(Mmdebstrap::new(dir.path(), &sources), "mmdebstrap");
-    let mut table = Table::default();
     for round in 0..rounds {
         let mut measured = |what: &'static str, who: &'static str, command: Command| {
             match run(command, dir.path()) {

@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::clear;
 use crate::measure::run;
-use crate::{clear, copy};
 
 /// Fetches Debian packages of the repositories in `sources` and unpacks them, with an apt that shares no state with
 /// the host's.
@@ -47,20 +47,22 @@ fn unpack(dir: &Path, sources: &Path, package: &str) -> Result<PathBuf, String> 
 /// Debian's mkosi.
 pub struct Python {
     dir: PathBuf,
+    tools: Option<PathBuf>,
     modules: PathBuf,
     pub project: PathBuf,
 }
 
 impl Python {
-    /// Fetches it and builds the example once, for its caches.
-    pub fn new(dir: &Path, sources: &Path) -> Result<Self, String> {
+    /// Fetches it and builds a project once, for its caches: with the programs of a tools tree, or the host's.
+    pub fn new(dir: &Path, sources: &Path, project: &Path, tools: Option<&Path>) -> Result<Self, String> {
         let tree = unpack(dir, sources, "mkosi")?;
+        let name = project.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let python = Self {
-            dir: dir.join("python"),
+            dir: dir.join("python").join(name),
+            tools: tools.map(Path::to_owned),
             modules: tree.join("usr/lib/python3/dist-packages"),
-            project: dir.join("python/one"),
+            project: project.to_owned(),
         };
-        copy(&Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/debian"), &python.project);
         // The same repositories as ours. Its own list names one for debug symbols, which few mirrors carry.
         let list = python.dir.join("configuration/etc/apt/sources.list.d");
         for path in [&list, &python.dir.join("cache"), &python.dir.join("packages"), &python.dir.join("work")] {
@@ -86,6 +88,9 @@ impl Python {
         ];
         for (option, name) in directories {
             command.arg(option).arg(self.dir.join(name));
+        }
+        if let Some(tools) = &self.tools {
+            command.arg("--tools-tree").arg(tools);
         }
         command.args(arguments);
         command

@@ -43,6 +43,10 @@ impl Digests for HostDigests<'_> {
         !crate::sandbox::has_single_id()
     }
 
+    fn writes_labels(&self) -> bool {
+        crate::sandbox::started_as_root()
+    }
+
     fn tool(&self, name: &str) -> Result<Option<Digest>, String> {
         match find_tool(name) {
             Some(path) => self.hasher.file(&path).map(Some).map_err(|error| error.to_string()),

@@ -390,6 +390,8 @@ fn profile(node: &Node) -> Profile {
             plan::Network::Yes => true,
             plan::Network::Setting(setting) => node.image.bool(setting),
         },
+        labels: declared.labels,
+        loop_devices: node.decl.uses_loop_devices(&node.image),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::store::{Entry, Kind, MergedTree};
 
 use super::copy::{attributes, entries, is_directory, make, path_of};
 use super::state::{self, Identity, Stamp};
-use super::{Error, Result};
+use super::{Error, Result, foreign};
 
 const VERSION: u32 = 1;
 const OPEN: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
@@ -34,6 +34,19 @@ pub struct DirectoryOptions {
     pub epoch: Option<i64>,
     /// Owners are left to whoever runs this: for a user who can't give files away.
     pub caller_owns: bool,
+    /// Owners are moved to the foreign range of ids.
+    pub foreign: bool,
+}
+
+impl DirectoryOptions {
+    /// What the directory is to hold.
+    fn wanted(&self, merged: &MergedTree) -> Result<Vec<Entry>> {
+        let mut wanted = entries(merged, self.epoch)?;
+        if self.foreign {
+            foreign::shift(&mut wanted)?;
+        }
+        Ok(wanted)
+    }
 }
 
 /// What a publication did.
@@ -79,7 +92,7 @@ pub fn publish_directory(
     state: &Path,
     options: &DirectoryOptions,
 ) -> Result<DirectoryOutcome> {
-    let wanted = entries(merged, options.epoch)?;
+    let wanted = options.wanted(merged)?;
     let (above, name) = place(dest)?;
     let _lock = state::lock(state)?;
     let mut record = State::load(state);
@@ -139,7 +152,7 @@ pub fn publish_directory(
 
 /// Whether `dest` is what `merged` says and wasn't touched since it was published: one stat(2) per file.
 pub fn directory_is_current(merged: &MergedTree, dest: &Path, state: &Path, options: &DirectoryOptions) -> bool {
-    let (Ok(wanted), Ok((above, name))) = (entries(merged, options.epoch), place(dest)) else { return false };
+    let (Ok(wanted), Ok((above, name))) = (options.wanted(merged), place(dest)) else { return false };
     let record = State::load(state);
     if !record.entries.iter().map(|(entry, _)| entry).eq(&wanted) {
         return false;

@@ -243,7 +243,7 @@ fn a_tree_that_reaches_out_of_itself_is_refused() {
 #[test]
 fn times_are_clamped_and_owners_left_on_request() {
     let case = Case::new();
-    let options = DirectoryOptions { epoch: Some(1234), caller_owns: true, force: false };
+    let options = DirectoryOptions { epoch: Some(1234), caller_owns: true, force: false, foreign: false };
     case.publish_with(&options).unwrap();
     let zero = case.dest().join("zero").metadata().unwrap();
     assert_eq!((zero.mtime(), zero.uid(), zero.gid()), (1000, 0, 0));

@@ -9,6 +9,7 @@ pub mod checksum;
 mod compress;
 mod copy;
 pub mod directory;
+pub mod foreign;
 pub mod manifest;
 mod names;
 pub mod publish;
@@ -54,6 +55,17 @@ pub enum Error {
         expected: u64,
         /// Its real size.
         found: u64,
+    },
+    /// An id that the foreign range has no place for.
+    #[error(
+        "`{path}` belongs to the id {id}, and ForeignUIDRange= has room for the ids 0 to 65535 alone; change its owner in a \
+         script"
+    )]
+    Foreign {
+        /// The file in the tree.
+        path: PathBuf,
+        /// The id.
+        id: u32,
     },
     /// A tree that no file system could hold.
     #[error("the merged tree is not a tree at `{path}`: {reason}; this is a bug in mkosi, please report it")]

@@ -200,6 +200,7 @@ pub fn compile(
         images: &images,
         outputs: &outputs,
         keeps_owners: digests.keeps_owners(),
+        writes_labels: digests.writes_labels(),
     };
     for index in 0..images.len() {
         // What all others of an image may be run with comes first.
@@ -219,6 +220,7 @@ struct Builder<'a> {
     images: &'a [Arc<Image>],
     outputs: &'a Outputs,
     keeps_owners: bool,
+    writes_labels: bool,
 }
 
 impl Builder<'_> {
@@ -281,6 +283,9 @@ impl Builder<'_> {
         }
         if !self.keeps_owners && (node.decl.changes || node.decl.sandbox.root != RootAccess::None) {
             node.inputs.insert("owners".to_owned(), Encoder::new("mkosi.owners", 1).str("single").finish());
+        }
+        if !self.writes_labels && node.decl.sandbox.labels && node.decl.changes {
+            node.inputs.insert("labels".to_owned(), Encoder::new("mkosi.labels", 1).str("user").finish());
         }
         for (test, outcome) in node.decl.outcomes(&node.image) {
             let digest = Encoder::new("mkosi.test", 1).number(u64::from(outcome)).finish();

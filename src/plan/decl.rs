@@ -102,6 +102,13 @@ pub struct SandboxProfile {
     /// all of the sources does.
     #[serde(default)]
     pub traced: Vec<String>,
+    /// Whether a command may write security labels, where the user can give it that right.
+    #[serde(default)]
+    pub labels: bool,
+    /// Conditions under which a command may use loop devices and mount what is on them: all must hold, and without any
+    /// none does.
+    #[serde(default)]
+    pub loop_devices: Vec<String>,
 }
 
 /// One stage as declared.
@@ -211,6 +218,12 @@ impl StageDecl {
     /// Whether for an image just what is read of the sources enters the key.
     pub fn traces(&self, image: &Image) -> bool {
         let conditions = &self.parsed.traced;
+        !conditions.is_empty() && conditions.iter().all(|condition| condition.holds(image))
+    }
+
+    /// Whether its commands get loop devices for an image.
+    pub fn uses_loop_devices(&self, image: &Image) -> bool {
+        let conditions = &self.parsed.loop_devices;
         !conditions.is_empty() && conditions.iter().all(|condition| condition.holds(image))
     }
 

@@ -146,12 +146,24 @@ pub enum PlanError {
         /// Where.
         origin: String,
     },
-    /// A disk is to be made on loop devices.
+    /// A disk is to be made on loop devices, and the user may not use them.
     #[error(
-        "image `{image}`: `RepartOffline=no` ({origin}) wants loop devices and mounts, which no stage may use; leave it \
-         at yes (subvolumes work without since systemd 257; XFS then has no extended attributes of files)"
+        "image `{image}`: `RepartOffline=no` ({origin}) wants loop devices and mounts, which only root can use: run as \
+         root, or leave it at yes (subvolumes work without since systemd 257; XFS then has no extended attributes of \
+         files)"
     )]
     LoopDevices {
+        /// The image.
+        image: String,
+        /// Where it was asked for.
+        origin: String,
+    },
+    /// A directory is to belong to ids that the user can't give files to.
+    #[error(
+        "image `{image}`: `ForeignUIDRange=yes` ({origin}) gives files to the ids 2147352576 to 2147418111, which only root \
+         can: run as root, or leave it out"
+    )]
+    ForeignIds {
         /// The image.
         image: String,
         /// Where it was asked for.

@@ -125,6 +125,7 @@ pub fn input_in_words(name: &str) -> String {
         (Some("part"), None, ..) => "what it sees of the tree below".to_owned(),
         (Some("tools"), None, ..) => "the tools tree".to_owned(),
         (Some("arguments"), None, ..) => "what stands after `--`".to_owned(),
+        (Some("labels"), None, ..) => "whether this user may label files".to_owned(),
         (Some("owners"), None, ..) => "whether owners are kept (the user's subordinate ids)".to_owned(),
         _ => format!("`{name}`"),
     }

@@ -48,6 +48,11 @@ pub trait Digests: Sync {
     fn keeps_owners(&self) -> bool {
         true
     }
+
+    /// Whether files can get security labels.
+    fn writes_labels(&self) -> bool {
+        true
+    }
 }
 
 /// The digest that stands for a program that the host does not have.

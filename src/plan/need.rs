@@ -54,6 +54,8 @@ pub struct Parsed {
     pub tests: Vec<Condition>,
     /// Conditions under which what is read of the sources is noted.
     pub traced: Vec<Condition>,
+    /// Conditions under which commands get loop devices.
+    pub loop_devices: Vec<Condition>,
     /// The stage whose tree it works on.
     pub tree: Option<Need>,
     /// Outputs of other stages that enter the key.
@@ -78,6 +80,7 @@ impl Parsed {
             when: decl.when.iter().map(condition).collect::<Result<_, _>>()?,
             tests: decl.tests.iter().map(condition).collect::<Result<_, _>>()?,
             traced: decl.sandbox.traced.iter().map(condition).collect::<Result<_, _>>()?,
+            loop_devices: decl.sandbox.loop_devices.iter().map(condition).collect::<Result<_, _>>()?,
             tree: decl.tree.as_ref().map(need).transpose()?,
             needs: decl.needs.iter().map(need).collect::<Result<_, _>>()?,
             unkeyed_needs: decl.unkeyed_needs.iter().map(need).collect::<Result<_, _>>()?,
@@ -93,6 +96,6 @@ impl Parsed {
     /// Every condition.
     pub(super) fn conditions(&self) -> impl Iterator<Item = &Condition> {
         let needs = self.all_needs().filter_map(|need| need.condition.as_ref());
-        self.when.iter().chain(&self.tests).chain(&self.traced).chain(needs)
+        self.when.iter().chain(&self.tests).chain(&self.traced).chain(&self.loop_devices).chain(needs)
     }
 }

@@ -6,6 +6,8 @@
 use super::{Declarations, PlanError};
 use crate::config::table::{self, Default, Kind, SETTINGS, Scope, Setting};
 use crate::config::{Image, Origin, Value};
+use crate::output::foreign;
+use crate::sandbox::{has_ids, started_as_root};
 
 /// Settings that no stage needs to know, and why.
 pub const WITHOUT_STAGE: &[(&str, &str)] = &[
@@ -23,9 +25,6 @@ const NEEDS_PACKAGES: &[&str] = &["Packages", "VolatilePackages", "BuildPackages
 
 /// Formats that need no stage of their own: nothing, and the tree itself.
 const PLAIN_FORMATS: &[&str] = &["directory", "none"];
-
-/// Formats that systemd-repart makes.
-const DISKS: &[&str] = &["confext", "disk", "esp", "portable", "sysext"];
 
 /// The distribution that is made of trees and scripts alone.
 const CUSTOM: &str = "custom";
@@ -72,8 +71,11 @@ pub fn check(image: &Image, declarations: &Declarations) -> Result<(), PlanError
     if !makes_format(declarations, format) {
         return Err(refusal(image, "Format", format, &|choice| makes_format(declarations, choice)));
     }
-    if DISKS.contains(&format) && image.get("RepartOffline").as_bool() == Some(false) {
+    if format == "disk" && image.get("RepartOffline").as_bool() == Some(false) && !started_as_root() {
         return Err(PlanError::LoopDevices { image: image.name.clone(), origin: origin(image, "RepartOffline") });
+    }
+    if format == "directory" && image.bool("ForeignUIDRange") && !has_ids(foreign::FIRST, foreign::COUNT) {
+        return Err(PlanError::ForeignIds { image: image.name.clone(), origin: origin(image, "ForeignUIDRange") });
     }
     let distribution = image.text("Distribution").unwrap_or(CUSTOM);
     if distribution == CUSTOM {
@@ -200,7 +202,6 @@ mod tests {
             [
                 refused(&[format("oci", Origin::Option("--format=oci".to_owned()))]),
                 refused(&[format("tar", at(1)), ("Distribution", Value::text("arch"), at(2))]),
-                refused(&[format("disk", at(1)), ("RepartOffline", Value::Bool(false), at(5))]),
                 refused(&[format("tar", at(1)), ("Distribution", Value::text("custom"), at(2)), packages()]),
             ]
             .join("\n")

@@ -2,7 +2,7 @@
 //! namespaces. Knows nothing of specifications.
 
 use super::fault::{Result, Tried};
-use super::sys;
+use super::{Rights, sys};
 
 /// What is taken away.
 #[derive(Clone, Copy, Debug)]
@@ -11,6 +11,8 @@ pub(super) struct Limits {
     pub(super) host_network: bool,
     /// Whether there is no user but root: then changes of owner do nothing, and succeed.
     pub(super) single_id: bool,
+    /// What is left to the command all the same.
+    pub(super) rights: Rights,
 }
 
 /// Capabilities (`linux/capability.h`) that no package or image step needs and that change the machine itself:
@@ -21,9 +23,14 @@ pub(super) struct Limits {
 /// CHECKPOINT_RESTORE.
 const DROPPED: [u32; 20] = [2, 16, 17, 19, 20, 21, 22, 24, 25, 26, 30, 32, 33, 34, 35, 36, 37, 38, 39, 40];
 const NET_ADMIN: u32 = 12;
+const SYS_ADMIN: u32 = 21;
+const MAC_ADMIN: u32 = 33;
 
 /// `CLONE_NEWUSER`: in a user namespace of its own a command of the real root would get back what was taken away.
 const NEW_USER: u32 = 0x1000_0000;
+
+/// Every `CLONE_NEW*` that `clone` takes.
+const NEW_ANY: u32 = 0x7e02_0000;
 
 /// System call numbers of one architecture.
 struct Calls {
@@ -32,6 +39,8 @@ struct Calls {
     /// Calls that fail with EPERM. Most need a dropped capability anyway; this holds where a nested user namespace gives
     /// one back.
     forbidden: &'static [libc::c_long],
+    /// Calls that fail with EPERM for one that has SYS_ADMIN for labels alone: mounts and namespaces.
+    mounts: &'static [libc::c_long],
     /// Calls that fail with ENOSYS: the kernel's key rings are no part of any namespace. Programs (libcryptsetup, PAM)
     /// have a way around a kernel without them, but none around one that refuses.
     absent: &'static [libc::c_long],
@@ -66,6 +75,27 @@ const NATIVE: Calls = Calls {
         libc::SYS_userfaultfd,
         libc::SYS_open_by_handle_at,
         libc::SYS_syslog,
+    ],
+    mounts: &[
+        libc::SYS_mount,
+        libc::SYS_umount2,
+        libc::SYS_pivot_root,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_sethostname,
+        libc::SYS_setdomainname,
+        libc::SYS_quotactl,
+        libc::SYS_fanotify_init,
+        // From here on the numbers are the same everywhere: open_tree, move_mount, fsopen, fsconfig, fsmount, fspick,
+        // mount_setattr, quotactl_fd.
+        428,
+        429,
+        430,
+        431,
+        432,
+        433,
+        442,
+        443,
     ],
     absent: &[libc::SYS_add_key, libc::SYS_request_key, libc::SYS_keyctl],
     owners: &[
@@ -106,6 +136,8 @@ const NATIVE_ARCHITECTURE: u32 = 0;
 const I386: Calls = Calls {
     architecture: 0x4000_0003,
     forbidden: &[128, 350, 129, 283, 88, 87, 115, 79, 264, 51, 357, 336, 374, 342, 103, 25, 404],
+    // The old umount as well.
+    mounts: &[21, 52, 217, 310, 346, 74, 121, 131, 338, 428, 429, 430, 431, 432, 433, 442, 443, 22],
     absent: &[286, 287, 288],
     // chown, lchown, fchown, setgroups, set*id with 16-bit ids; those with 32-bit ids; fchownat.
     owners: &[
@@ -123,6 +155,7 @@ const I386: Calls = Calls {
 const ARM: Calls = Calls {
     architecture: 0x4000_0028,
     forbidden: &[128, 379, 129, 347, 88, 87, 115, 79, 262, 51, 386, 364, 388, 371, 103, 404],
+    mounts: &[21, 52, 218, 337, 375, 74, 121, 131, 367, 428, 429, 430, 431, 432, 433, 442, 443],
     absent: &[309, 310, 311],
     // As on i386.
     owners: &[
@@ -149,11 +182,16 @@ const fn architectures() -> &'static [Calls] {
 impl Limits {
     /// Takes the rights away from this process, for good.
     pub(super) fn apply(&self) -> Result<()> {
-        for capability in DROPPED.into_iter().chain(self.host_network.then_some(NET_ADMIN)) {
+        let kept = match self.rights {
+            Rights::Usual => [].as_slice(),
+            Rights::Labels | Rights::Mounts => &[SYS_ADMIN, MAC_ADMIN],
+        };
+        let dropped = DROPPED.into_iter().filter(|capability| !kept.contains(capability));
+        for capability in dropped.chain(self.host_network.then_some(NET_ADMIN)) {
             sys::drop_capability(capability).tried(|| format!("drop capability number {capability}"))?;
         }
         rustix::thread::set_no_new_privs(true).tried(|| "forbid set-user-ID programs".to_owned())?;
-        match sys::install_filter(&mut filter(super::userns::is_initial(), self.single_id)) {
+        match sys::install_filter(&mut filter(super::userns::is_initial(), self.single_id, self.rights)) {
             // A kernel without seccomp filters: the dropped capabilities have to do.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
             other => other.tried(|| "install the system call filter".to_owned()),
@@ -181,7 +219,7 @@ fn jump(code: u32, k: u32, yes: u8, no: u8) -> libc::sock_filter {
 
 /// The filter as a program for the kernel, each architecture's part after the other. Calls of an architecture that is not
 /// among them can't be made on such a machine.
-fn filter(real_root: bool, single_id: bool) -> Vec<libc::sock_filter> {
+fn filter(real_root: bool, single_id: bool, rights: Rights) -> Vec<libc::sock_filter> {
     let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset);
     let give = |what| statement(libc::BPF_RET | libc::BPF_K, what);
     let allow = give(libc::SECCOMP_RET_ALLOW);
@@ -191,7 +229,8 @@ fn filter(real_root: bool, single_id: bool) -> Vec<libc::sock_filter> {
     let mut program = vec![load(ARCHITECTURE)];
     for calls in architectures() {
         let mut part = vec![load(NUMBER), jump(libc::BPF_JGE, calls.end, 0, 1), absent];
-        for call in calls.forbidden {
+        let mounts = calls.mounts.iter().filter(|_| rights == Rights::Labels);
+        for call in calls.forbidden.iter().chain(mounts) {
             part.extend([jump_if_equal(*call as u32, 0, 1), refuse]);
         }
         for call in calls.absent {
@@ -206,7 +245,7 @@ fn filter(real_root: bool, single_id: bool) -> Vec<libc::sock_filter> {
                 part.extend([
                     jump_if_equal(call as u32, 0, 4),
                     load(FIRST_ARGUMENT),
-                    jump(libc::BPF_JSET, NEW_USER, 0, 1),
+                    jump(libc::BPF_JSET, if rights == Rights::Labels { NEW_ANY } else { NEW_USER }, 0, 1),
                     refuse,
                     allow,
                 ]);
@@ -236,7 +275,7 @@ mod tests {
 
     /// Runs the program as the kernel would, for a call number and the low halves of its first two arguments.
     fn verdict(real_root: bool, architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
-        run(&filter(real_root, false), architecture, number, arguments)
+        run(&filter(real_root, false, Rights::Usual), architecture, number, arguments)
     }
 
     fn run(program: &[libc::sock_filter], architecture: u32, number: u32, arguments: [u32; 2]) -> u32 {
@@ -269,7 +308,7 @@ mod tests {
 
     #[test]
     fn with_one_id_a_change_of_owner_does_nothing() {
-        let program = filter(false, true);
+        let program = filter(false, true, Rights::Usual);
         for calls in architectures() {
             for number in 0..600 {
                 let expected = match calls.owners.contains(&number) {
@@ -278,6 +317,26 @@ mod tests {
                 };
                 assert_eq!(run(&program, calls.architecture, number as u32, [0, 0]), expected, "{number}");
             }
+        }
+    }
+
+    #[test]
+    fn labels_come_without_mounts_and_namespaces() {
+        let (labels, mounts) = (filter(true, false, Rights::Labels), filter(true, false, Rights::Mounts));
+        for calls in architectures() {
+            for number in (0..600).filter(|number| !calls.namespaces.contains(number)) {
+                let usual = verdict(true, calls.architecture, number as u32, [0, 0]);
+                let expected = if calls.mounts.contains(&number) { REFUSED } else { usual };
+                assert_eq!(run(&labels, calls.architecture, number as u32, [0, 0]), expected, "{number}");
+                assert_eq!(run(&mounts, calls.architecture, number as u32, [0, 0]), usual, "{number}");
+            }
+            let [unshare, clone] = calls.namespaces.map(|call| call as u32);
+            let new = |kind: libc::c_int| [kind as u32 | 0x11, 0];
+            assert_eq!(run(&labels, calls.architecture, unshare, [0, 0]), REFUSED);
+            assert_eq!(run(&labels, calls.architecture, clone, new(libc::CLONE_NEWNS)), REFUSED);
+            assert_eq!(run(&labels, calls.architecture, clone, new(0)), libc::SECCOMP_RET_ALLOW);
+            assert_eq!(run(&mounts, calls.architecture, unshare, new(libc::CLONE_NEWNS)), libc::SECCOMP_RET_ALLOW);
+            assert_eq!(run(&mounts, calls.architecture, unshare, new(NEW_USER as libc::c_int)), REFUSED);
         }
     }
 

@@ -12,7 +12,6 @@ use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags};
 
-use super::Mount;
 use super::broker;
 use super::command::Command;
 use super::fault::{Result, Tried};
@@ -23,6 +22,7 @@ use super::sys::{self, Fork};
 use super::tree::Links;
 use super::warden::{self, Bounds};
 use super::wire::{Launch, Message, Status};
+use super::{Mount, Rights};
 
 /// All that process 1 has to set up.
 pub(super) struct Inside<'a> {
@@ -84,7 +84,11 @@ fn outer(launch: OwnedFd, status: &Status) -> Result<()> {
             cwd: &spec.cwd,
             umask: spec.umask,
             new_session: launch.new_session,
-            harden: Some(Limits { host_network: spec.network, single_id: super::userns::has_single_id() }),
+            harden: Some(Limits {
+                host_network: spec.network,
+                single_id: super::userns::has_single_id(),
+                rights: spec.rights,
+            }),
         },
     };
     let warden = warden::start(Bounds { processes: spec.processes, memory: spec.memory }, status);
@@ -159,7 +163,8 @@ fn first_process(inside: &Inside<'_>, status: &Status, alive: &OwnedFd) -> Resul
     {
         die_with_parent()?;
         release_streams()?;
-        broker::serve(&listener, limits);
+        // What is in the image has no part in such rights.
+        broker::serve(&listener, Limits { rights: Rights::Usual, ..limits });
     }
     match sys::fork().tried(|| "start the command's process".to_owned())? {
         Fork::Child => {

@@ -11,6 +11,7 @@ mod fault;
 mod harden;
 mod host;
 mod init;
+mod loops;
 mod over;
 mod overlay;
 mod probe;
@@ -28,13 +29,14 @@ mod warden;
 mod wire;
 
 pub use host::{BIN, EXECUTABLE, HostRoot, PATH, SEARCH, Tools, host_root};
+pub use loops::loop_devices;
 pub use over::{OVER_EXECUTABLE, Over};
 pub use probe::{probe_overlay, probe_served};
 pub use run::{Cancel, Error, Exit, Input, Output, set_executable};
 pub use serve::serve;
-pub use spec::{Mount, Spec};
+pub use spec::{Mount, Rights, Spec};
 pub use sys::own_name_services;
-pub use userns::{Error as UserNamespaceError, enter_user_namespace, has_single_id};
+pub use userns::{Error as UserNamespaceError, enter_user_namespace, has_ids, has_single_id};
 
 /// Whether the user who started this program is root, and not only within a user namespace.
 pub fn started_as_root() -> bool {

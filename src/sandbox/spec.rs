@@ -98,6 +98,19 @@ pub enum Mount {
     },
 }
 
+/// What a command may do that others may not. For the real root alone it makes a difference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rights {
+    /// Nothing more.
+    #[default]
+    Usual,
+    /// Writing security labels (`security.*` attributes), also those that the host's policy does not know.
+    Labels,
+    /// The same, and mounting file systems in its own namespace.
+    Mounts,
+}
+
 /// A command and the world that it runs in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Spec {
@@ -124,6 +137,9 @@ pub struct Spec {
     /// machine has.
     #[serde(default)]
     pub memory: Option<u64>,
+    /// What it may do that others may not.
+    #[serde(default)]
+    pub rights: Rights,
 }
 
 /// More than any build needs.
@@ -159,6 +175,7 @@ impl Default for Spec {
             writable_root: false,
             processes: most_processes(),
             memory: None,
+            rights: Rights::Usual,
         }
     }
 }

@@ -48,6 +48,14 @@ pub fn set_mount_attributes(mount: BorrowedFd<'_>, attributes: u64, recursive: b
     check(result).map(drop)
 }
 
+/// Has the kernel make the loop device of this number, through its control device.
+pub fn add_loop_device(control: impl AsFd, number: u32) -> io::Result<()> {
+    /// `LOOP_CTL_ADD` of `linux/loop.h`.
+    const ADD: libc::c_ulong = 0x4c80;
+    // SAFETY: the request takes a number and no pointer.
+    check(unsafe { libc::ioctl(control.as_fd().as_raw_fd(), ADD as _, libc::c_ulong::from(number)) }.into()).map(drop)
+}
+
 /// What `fork(2)` returned.
 pub enum Fork {
     /// In the parent: the child's process id.

@@ -57,6 +57,22 @@ pub(super) fn is_initial() -> bool {
     std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| map.split_whitespace().eq(["0", "0", "4294967295"]))
 }
 
+/// Whether files can be given to all of the users and groups `first`, `first + 1` and so on, `count` in all.
+pub fn has_ids(first: u32, count: u32) -> bool {
+    let (first, end) = (u64::from(first), u64::from(first) + u64::from(count));
+    let mapped = |map: &str| {
+        let text = std::fs::read_to_string(map).unwrap_or_default();
+        text.lines().any(|line| {
+            let mut numbers = line.split_whitespace().filter_map(|number| number.parse::<u64>().ok());
+            match (numbers.next(), numbers.next(), numbers.next()) {
+                (Some(inside), Some(_), Some(length)) => inside <= first && end <= inside.saturating_add(length),
+                _ => false,
+            }
+        })
+    };
+    ["/proc/self/uid_map", "/proc/self/gid_map"].into_iter().all(mapped)
+}
+
 /// Whether there is but one user here, root: the user namespace of a user without subordinate ids. Owners can't be kept
 /// then.
 pub fn has_single_id() -> bool {

@@ -12,7 +12,7 @@ use super::apply::APPLY;
 use super::{Outputs, StageError, Tools};
 use crate::config::View;
 use crate::reads::Recording;
-use crate::sandbox::{self, Cancel, HostRoot, Input, Mount, Output, PATH, Spec, host_root};
+use crate::sandbox::{self, Cancel, HostRoot, Input, Mount, Output, PATH, Rights, Spec, host_root};
 use crate::store::{
     Artifact, Backend, Entry, Hasher, Ingest, Layer, Materialise, MergedEntry, MergedTree, Store, TreeOptions, WorkDir,
     copy_tree, lower_dirs, materialise,
@@ -44,6 +44,10 @@ pub struct Profile {
     pub sources: bool,
     /// Whether the host's network is.
     pub network: bool,
+    /// Whether commands may write security labels.
+    pub labels: bool,
+    /// Whether commands may use loop devices, and mount.
+    pub loop_devices: bool,
 }
 
 /// One file input of a stage.
@@ -278,6 +282,12 @@ impl Context<'_> {
             spec.env.insert("SOURCE_DATE_EPOCH".to_owned(), epoch.to_string());
         }
         spec
+    }
+
+    /// The rights of a command that writes security labels. In a user namespace the kernel would not let it, whatever
+    /// it has.
+    pub fn label_rights(&self) -> Rights {
+        if self.profile.labels && sandbox::started_as_root() { Rights::Labels } else { Rights::Usual }
     }
 
     /// `SourceDateEpoch=`, for a stage that declares it.

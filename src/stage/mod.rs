@@ -20,6 +20,7 @@ pub mod publish;
 mod remove;
 pub mod script;
 mod seed;
+mod selinux;
 mod shell;
 mod tools;
 
@@ -68,6 +69,7 @@ pub const STAGES: &[(&str, StageFn)] = &[
     ("remove-packages", debian::remove_packages),
     ("remove", remove::run),
     ("finalize", script::finalize),
+    ("selinux", selinux::run),
     ("modules-initrd", modules::initrd),
     ("esp-kernel", boot::esp_kernel),
     ("kernel", boot::kernel),

@@ -29,6 +29,9 @@ struct PublishedTree {
     layers: Vec<Digest>,
     /// Whether they are a whole tree or what `Overlay=` leaves of one.
     overlay: bool,
+    /// Whether it belongs to the foreign range of ids.
+    #[serde(default)]
+    foreign: bool,
     /// Device and inode of the directory.
     identity: (u64, u64),
 }
@@ -38,6 +41,7 @@ struct Wanted {
     output: String,
     directory: PathBuf,
     overlay: bool,
+    foreign: bool,
     tree: Option<Vec<Digest>>,
     files: BTreeMap<String, Content>,
     state: PathBuf,
@@ -66,6 +70,7 @@ impl Wanted {
             state: store.dir().join("outputs").join(name.hex()),
             tree: (format == "directory").then_some(layers),
             overlay: view.bool("Overlay"),
+            foreign: view.bool("ForeignUIDRange"),
             output,
             directory,
             files,
@@ -82,7 +87,8 @@ impl Wanted {
 
     fn record(&self, layers: &[Digest]) -> Option<PublishedTree> {
         let meta = self.directory.join(&self.output).symlink_metadata().ok().filter(|meta| meta.is_dir())?;
-        Some(PublishedTree { layers: layers.to_vec(), overlay: self.overlay, identity: (meta.dev(), meta.ino()) })
+        let identity = (meta.dev(), meta.ino());
+        Some(PublishedTree { layers: layers.to_vec(), overlay: self.overlay, foreign: self.foreign, identity })
     }
 
     fn recorded(&self) -> Option<PublishedTree> {
@@ -146,7 +152,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         // The link to an archive of an earlier format would be in the way.
         withdraw(&directory, &wanted.files_state(), [output.as_str()]).map_err(StageError::other)?;
         let tree = MergedTree::new(&image_layers(cx.view, cx.layers.clone(), &cx.needs));
-        let options = DirectoryOptions { force: cx.force, ..DirectoryOptions::default() };
+        let options = DirectoryOptions { force: cx.force, foreign: wanted.foreign, ..DirectoryOptions::default() };
         let outcome = publish_directory(&tree, &directory.join(&output), &wanted.tree_state(), &options)
             .map_err(StageError::other)?;
         cx.note(&format!("{} files kept, {} made", outcome.kept, outcome.made));

@@ -28,6 +28,7 @@ const PACKAGES: &[(&str, &str)] = &[
     ("fsck.fat", "dosfstools"),
     ("gpg", "gpg"),
     ("gpgv", "gpgv"),
+    ("grub-bios-setup", "grub-pc-bin"),
     ("grub-mkimage", "grub-common"),
     ("mcopy", "mtools"),
     ("mkfs.btrfs", "btrfs-progs"),

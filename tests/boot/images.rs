@@ -44,6 +44,16 @@ fn unified_images_are_made_for_each_kernel_and_again_for_another_command_line() 
     assert_eq!(text(&first.output(UKI), ".cmdline"), "quiet second");
 }
 
+/// Of a disk with a unified kernel image the file systems stay; `tests/disk/images.rs` changes the definitions.
+#[test]
+fn another_command_line_makes_the_kernel_and_the_disk_alone() {
+    let project = project(&directory("cache-"), "");
+    project.reconfigure("Format=directory", "Format=disk");
+    project.build();
+    project.reconfigure("quiet first", "quiet second");
+    project.build_as_foretold().0.assert(&["kernel", "disk", "publish"]);
+}
+
 #[test]
 fn what_boots_is_signed() {
     let project = project(

@@ -17,7 +17,10 @@ Output=tools
 OutputDirectory=mkosi.output
 
 [Content]
-Packages=libtss2-dev
+Packages=dosfstools
+         e2fsprogs
+         libtss2-dev
+         mtools
          openssl
          sbsigntool
          systemd

@@ -146,8 +146,6 @@ fn what_can_not_be_made_is_told() {
     project.fails(&[]).says("mkosi genkey");
     add_keys(&project);
     project.fails(&[]).says("Verity=signature");
-    project.configure("[Build]\nRepartOffline=no\n");
-    project.fails(&[]).says("RepartOffline=no");
 }
 
 /// LUKS draws its keys at random, so that no two of them are equal; that one can be opened is all there is to check.

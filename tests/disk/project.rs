@@ -24,8 +24,11 @@ Packages=btrfs-progs
          e2fsprogs
          erofs-utils
          fdisk
+         grub-common
+         grub-pc-bin
          mtools
          openssl
+         policycoreutils
          squashfs-tools
          systemd
          systemd-container

@@ -10,12 +10,8 @@ use super::support::declarations;
 
 /// Settings that can change an output and that no stage knows yet, by what they belong to. A setting leaves the list
 /// with the stage that claims it.
-const NOT_YET: &[(&str, &[&str])] = &[
-    ("OCI images", &["OciAnnotations", "OciLabels"]),
-    ("signatures", &["Key", "OpenPGPTool", "Sign"]),
-    ("SELinux", &["SELinuxRelabel"]),
-    ("foreign user ids", &["ForeignUIDRange"]),
-];
+const NOT_YET: &[(&str, &[&str])] =
+    &[("OCI images", &["OciAnnotations", "OciLabels"]), ("signatures", &["Key", "OpenPGPTool", "Sign"])];
 
 /// Settings that change no output although a stage's key has them, and why.
 const KEYED_ALL_THE_SAME: &[(&str, &str)] = &[("BuildDirectory", "whether there is one decides what scripts can find")];
@@ -93,7 +89,7 @@ fn conditions_ask_for_values_that_there_are() {
     for (stage, decl) in declarations().iter() {
         let needs = decl.needs.iter().chain(&decl.unkeyed_needs).chain(&decl.tree);
         let of_needs = needs.filter_map(|need| need.split_once(" if ")).map(|(_, condition)| condition);
-        let own = decl.when.iter().chain(&decl.tests).chain(&decl.sandbox.traced);
+        let own = decl.when.iter().chain(&decl.tests).chain(&decl.sandbox.traced).chain(&decl.sandbox.loop_devices);
         let conditions = own.map(String::as_str).chain(of_needs);
         for test in conditions.flat_map(|condition| condition.split('|')) {
             let Some((left, values)) = test.split_once('=') else { continue };
@@ -116,7 +112,7 @@ fn conditions_on_words_name_the_word() {
         matches!(setting.kind, Kind::Feature | Kind::Enum(_))
     };
     for (stage, decl) in declarations().iter() {
-        let own = decl.when.iter().chain(&decl.tests).chain(&decl.sandbox.traced);
+        let own = decl.when.iter().chain(&decl.tests).chain(&decl.sandbox.traced).chain(&decl.sandbox.loop_devices);
         for test in own.flat_map(|condition| condition.split('|')) {
             let name = test.trim().trim_start_matches('!');
             assert!(name.contains('=') || !words(name), "{stage}: `{name}` has a value even when it is off");

@@ -1,7 +1,7 @@
 //! What can't be compiled, how images use each other's outputs, and what a skipped stage leaves.
 
 use mkosi::config::{Image, Value};
-use mkosi::plan::{Source, check, compile, unsupported};
+use mkosi::plan::{Declarations, Source, check, compile, unsupported};
 
 use super::support::{Project, declarations, edges, four, keys_by_stage, rich, with};
 
@@ -131,8 +131,8 @@ fn a_file_that_can_not_be_read_is_named() {
 
 #[test]
 fn needs_fall_through_skipped_stages() {
-    let project =
-        Project::new(&[("mkosi.conf", "[Output]\nFormat=tar\n[Content]\nBootable=no\nCleanPackageMetadata=no\n")]);
+    let text = "[Output]\nFormat=tar\n[Content]\nBootable=no\nCleanPackageMetadata=no\nSELinuxRelabel=no\n";
+    let project = Project::new(&[("mkosi.conf", text)]);
     let plan = project.compile(&project.images());
     let tree = |stage: &str| edges(&plan, "main", stage).into_iter().find(|edge| edge.0 == "tree").map(|edge| edge.1);
     assert_eq!(tree("hwdb").as_deref(), Some("main/base"));
@@ -200,7 +200,11 @@ fn a_format_that_can_not_be_made_is_refused_with_its_line() {
 #[test]
 fn a_setting_without_effect_is_told_with_its_line() {
     let project = Project::new(&[("mkosi.conf", "[Output]\nFormat=tar\n[Content]\nSELinuxRelabel=yes\n")]);
-    let told = unsupported(&project.image(), &declarations());
+    assert_eq!(unsupported(&project.image(), &declarations()), []);
+    // As long as no stage knows it.
+    let stage = "[stage.tar]\nabout = \"x\"\nversion = 1\npool = \"cpu\"\nsettings = [\"Format\"]\nsandbox = {}\n";
+    let few = Declarations::parse(&[("few.toml", stage)], &["Format"]).unwrap();
+    let told = unsupported(&project.image(), &few);
     assert_eq!(told.len(), 1, "{told:?}");
     assert_eq!(told[0].0, "SELinuxRelabel");
     assert!(told[0].1.to_string().ends_with("mkosi.conf:4"), "{}", told[0].1);

@@ -48,7 +48,7 @@ done
 ";
 
 /// The kernel, unpacked from its package.
-fn unpacked() -> &'static Path {
+pub fn unpacked() -> &'static Path {
     static UNPACKED: OnceLock<PathBuf> = OnceLock::new();
     UNPACKED.get_or_init(|| {
         let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("kernel");
@@ -73,7 +73,8 @@ fn unpacked() -> &'static Path {
     })
 }
 
-fn found(directory: &Path, matches: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
+/// The first file below a directory whose name fits.
+pub fn found(directory: &Path, matches: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
     let mut entries: Vec<_> = std::fs::read_dir(directory).unwrap().flatten().collect();
     entries.sort_by_key(std::fs::DirEntry::file_name);
     entries.into_iter().find_map(|entry| match entry.file_type().unwrap().is_dir() {
@@ -83,7 +84,7 @@ fn found(directory: &Path, matches: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
 }
 
 /// A project whose image is the initrd.
-fn project() -> Project {
+pub fn project() -> Project {
     let project = Project::empty(&stores::fresh());
     project.write(
         "mkosi.conf",

@@ -1,5 +1,6 @@
 //! The verbs that run an image: their command lines, and what can be run here.
 
+mod bios;
 mod boot;
 mod commands;
 mod containers;

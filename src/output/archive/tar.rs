@@ -108,6 +108,10 @@ impl<W: Write> Writer<W> {
         if kind != EntryType::Link {
             for (attribute, value) in &entry.meta.xattrs {
                 records.add(&[b"SCHILY.xattr.", attribute.as_slice()].concat(), value);
+                // `tar --selinux` has a record of its own for labels.
+                if attribute == b"security.selinux" {
+                    records.add(b"RHT.security.selinux", value.strip_suffix(b"\0").unwrap_or(value));
+                }
             }
         }
         self.records(&records.sorted(), &name)?;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::super::{Context, Outputs, StageError};
 use super::partitions::{Facts, Layout, deferred, read};
-use super::{DISK, Definitions, Pass, disk_file, keys, run as pass, split_definitions, tree, version};
+use super::{DISK, Definitions, Pass, disk_file, grub, keys, run as pass, split_definitions, tree, version};
 use crate::output::repart::{self, Partition, root_hash, split_suffix};
 use crate::output::{Compression, Compressor};
 use crate::rootfs::copy_content;
@@ -59,6 +59,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         };
         if fills {
             run(cx, "filling the boot partitions", catalog)?;
+            grub::install(cx, &directory, &facts.partitions)?;
         }
         if split {
             let report = run(cx, "splitting off the partitions", vec!["--split=yes".to_owned()])?;

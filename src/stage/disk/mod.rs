@@ -4,6 +4,7 @@
 //! line needs its root hash. The second fills these, when the kernel stage has put unified kernel images into the tree.
 
 mod extension;
+mod grub;
 mod image;
 mod keys;
 mod mcopy;
@@ -20,9 +21,10 @@ pub use mcopy::multi_call;
 pub use partitions::run as partitions;
 
 use super::{Context, Source, StageError};
+use crate::boot::look::Look;
 use crate::output::repart::{self, Reported};
-use crate::sandbox::{BIN, EXECUTABLE, Input, Mount, Output, Spec};
-use crate::store::{Artifact, Kind, MergedTree};
+use crate::sandbox::{self, BIN, EXECUTABLE, Input, Mount, Output, Rights, Spec};
+use crate::store::{Artifact, Entry, Kind, MergedTree};
 use crate::types::{Architecture, Digest, Encoder};
 
 /// The program.
@@ -220,8 +222,9 @@ fn run(cx: &mut Context<'_>, pass: Pass<'_>) -> Result<Vec<Reported>, StageError
 
 fn command(cx: &Context<'_>, pass: &Pass<'_>) -> Result<Spec, StageError> {
     let mut spec = cx.spec(&[REPART]);
-    let yes = ["--empty=allow", "--size=auto", "--dry-run=no", "--offline=yes", "--json=pretty", "--no-pager"];
-    spec.argv.extend(yes.map(str::to_owned));
+    let always = ["--empty=allow", "--size=auto", "--dry-run=no", "--json=pretty", "--no-pager"];
+    spec.argv.extend(always.map(str::to_owned));
+    spec.argv.push(format!("--offline={}", if cx.profile.loop_devices { "no" } else { "yes" }));
     spec.argv.push(format!("--root={}", super::context::BUILDROOT));
     spec.argv.push(format!("--seed={}", pass.seed));
     let architecture = cx.view.text("Architecture").unwrap_or_default();
@@ -263,7 +266,23 @@ fn command(cx: &Context<'_>, pass: &Pass<'_>) -> Result<Spec, StageError> {
         spec.mounts.extend(super::extra::source_mount(cx, source, PASSPHRASE)?);
     }
     environment(cx, pass, &mut spec)?;
+    if cx.profile.loop_devices {
+        spec.mounts.extend(sandbox::loop_devices().map_err(|error| {
+            StageError::Other(format!("RepartOffline=no makes file systems on loop devices: {error}"))
+        })?);
+        spec.rights = Rights::Mounts;
+    } else if has_labels(cx) {
+        spec.rights = cx.label_rights();
+    }
     Ok(spec)
+}
+
+/// Whether the files of the tree have labels of its own policy: copies of them lose these where the right to write them is
+/// missing. Where the host has SELinux, all files have labels, which say nothing of the image.
+fn has_labels(cx: &Context<'_>) -> bool {
+    let labelled = |entry: &Entry| entry.meta.xattrs.contains_key(super::selinux::ATTRIBUTE.as_bytes());
+    cx.layers.iter().flat_map(|layer| &layer.index.entries).any(labelled)
+        && Look::new(&cx.merged()).exists(super::selinux::CONFIG)
 }
 
 /// The user's variables, then those that make equal bytes of equal inputs.
