@@ -7,10 +7,10 @@
 SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 # gcc and libc6-dev: two crates build C code. uidmap and acl: the tests' ordinary user. The rest are the programs
 # that stages run on the host.
-PACKAGES := acl apt-utils attr ca-certificates cpio debian-archive-keyring dpkg gcc gpg gpgv kmod libc6-dev \
+PACKAGES := acl apt-utils attr ca-certificates cpio debian-archive-keyring dpkg gcc gpg gpg-agent gpgv kmod libc6-dev \
 	libarchive-tools openssl passwd python3 systemd tar udev uidmap util-linux xz-utils zstd
-# Only the tests: they read the manual and the completions, and run images.
-TEST_PACKAGES := bash busybox-static fdisk fish groff-base ovmf qemu-system-x86 systemd-container zsh
+# Only the tests: they read the manual and the completions, run images, and open OCI images.
+TEST_PACKAGES := bash busybox-static fdisk fish groff-base ovmf qemu-system-x86 skopeo sqop systemd-container umoci zsh
 EXAMPLE := examples/debian
 MKOSI := $(CURDIR)/target/release/mkosi
 

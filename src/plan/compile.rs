@@ -261,6 +261,9 @@ impl Builder<'_> {
         if !self.keeps_owners && (node.decl.changes || node.decl.sandbox.root != RootAccess::None) {
             node.inputs.insert("owners".to_owned(), Encoder::new("mkosi.owners", 1).str("single").finish());
         }
+        if let Some(signer) = self.hashed.signers.get(&node.image.name).filter(|_| node.decl.signer) {
+            node.inputs.insert("signer".to_owned(), *signer);
+        }
         for (test, outcome) in node.decl.outcomes(&node.image) {
             let digest = Encoder::new("mkosi.test", 1).number(u64::from(outcome)).finish();
             node.inputs.insert(format!("test/{test}"), digest);

@@ -15,12 +15,14 @@ mod extra;
 mod hwdb;
 mod microcode;
 mod modules;
+mod oci;
 mod output;
 pub mod publish;
 mod remove;
 pub mod script;
 mod seed;
 mod shell;
+pub mod sign;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -83,8 +85,10 @@ pub const STAGES: &[(&str, StageFn)] = &[
     ("nspawn", beside::nspawn),
     ("tar", output::tar),
     ("cpio", output::cpio),
+    ("oci", oci::run),
     ("manifest", output::manifest),
     ("checksum", output::checksum),
+    ("sign", sign::run),
     ("postoutput", script::postoutput),
     ("publish", publish::run),
 ];
