@@ -20,10 +20,14 @@ mod initrd;
 mod local;
 #[path = "build/mirror.rs"]
 mod mirror;
+#[path = "build/oci.rs"]
+mod oci;
 #[path = "build/outputs.rs"]
 mod outputs;
 #[path = "build/safety.rs"]
 mod safety;
+#[path = "build/sign.rs"]
+mod sign;
 #[path = "build/stopped.rs"]
 mod stopped;
 #[path = "build/together.rs"]

@@ -3,6 +3,7 @@
 use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
 use std::path::{Path, PathBuf};
 
+use crate::config::Image;
 use crate::plan::Digests;
 use crate::stage::find_tool;
 use crate::store::{Hasher, TreeOptions};
@@ -37,6 +38,10 @@ impl Digests for HostDigests<'_> {
             Err(error) if matches!(error.kind(), NotFound | NotADirectory | PermissionDenied) => Ok(None),
             _ => self.path(path, &[]).map(Some),
         }
+    }
+
+    fn signer(&self, image: &Image) -> Result<Digest, String> {
+        crate::stage::sign::identity(image)
     }
 
     fn keeps_owners(&self) -> bool {

@@ -24,7 +24,8 @@ pub fn sha256_file(path: &Path) -> Result<String> {
     }
 }
 
-fn hex(hasher: Sha256) -> String {
+/// A finished sum in hexadecimal.
+pub(super) fn hex(hasher: Sha256) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

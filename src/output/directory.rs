@@ -184,6 +184,19 @@ pub fn withdraw_directory(dest: &Path, state: &Path) -> Result<bool> {
     Ok(ours)
 }
 
+/// Clears the place `dest` for another kind of output: a directory that is ours goes, and so does whatever stands there
+/// if `force` is set; an empty directory can stay. Errors: [`Error::NotOurs`] if something else is there.
+pub fn vacate(dest: &Path, state: &Path, force: bool) -> Result<()> {
+    if withdraw_directory(dest, state)? {
+        return Ok(());
+    }
+    let (above, name) = place(dest)?;
+    match existing(&above, &name, dest, &State::default(), force)? {
+        Some(_) if force => remove(&above, &name, dest),
+        _ => Ok(()),
+    }
+}
+
 /// A stamp is of use only if the file is still what was made: someone may have written to it meanwhile.
 fn settle(entry: Entry, stamp: Option<Stamp>) -> (Entry, Option<Stamp>) {
     let stamp = stamp.filter(|stamp| {

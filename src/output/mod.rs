@@ -12,6 +12,8 @@ pub mod directory;
 pub mod foreign;
 pub mod manifest;
 mod names;
+pub mod oci;
+pub mod openpgp;
 pub mod publish;
 pub mod repart;
 mod state;
@@ -84,6 +86,14 @@ pub enum Error {
         format: &'static str,
         /// Why not.
         reason: &'static str,
+    },
+    /// A format that has no way to say what an image is.
+    #[error("this can't be made an {format}: {reason}")]
+    Format {
+        /// The format.
+        format: &'static str,
+        /// Why not.
+        reason: String,
     },
     /// Something stands where an output should go that was not put there by an earlier run.
     #[error("`{path}` exists and was not made by mkosi, or was replaced since; -f replaces it")]

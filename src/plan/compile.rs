@@ -287,6 +287,9 @@ impl Builder<'_> {
         if !self.writes_labels && node.decl.sandbox.labels && node.decl.changes {
             node.inputs.insert("labels".to_owned(), Encoder::new("mkosi.labels", 1).str("user").finish());
         }
+        if let Some(signer) = self.hashed.signers.get(&node.image.name).filter(|_| node.decl.signer) {
+            node.inputs.insert("signer".to_owned(), *signer);
+        }
         for (test, outcome) in node.decl.outcomes(&node.image) {
             let digest = Encoder::new("mkosi.test", 1).number(u64::from(outcome)).finish();
             node.inputs.insert(format!("test/{test}"), digest);

@@ -154,6 +154,9 @@ pub struct StageDecl {
     /// Whether its scripts get the arguments of the command line.
     #[serde(default)]
     pub arguments: bool,
+    /// Whether it signs with the user's OpenPGP key: whose that is, is an input.
+    #[serde(default)]
+    pub signer: bool,
     /// Those settings whose host files are inputs.
     #[serde(default)]
     pub files: Vec<String>,

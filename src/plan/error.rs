@@ -169,6 +169,16 @@ pub enum PlanError {
         /// Where it was asked for.
         origin: String,
     },
+    /// A compression that layers of OCI images can't have.
+    #[error(
+        "image `{image}`: `CompressOutput=xz` ({origin}) is nothing that programs for OCI images read; set gz, zstd or none"
+    )]
+    OciCompression {
+        /// The image.
+        image: String,
+        /// Where it was asked for.
+        origin: String,
+    },
     /// A condition that can't be read.
     #[error("stage `{stage}`: condition `{condition}`: {message}")]
     Condition {

@@ -126,6 +126,7 @@ pub fn input_in_words(name: &str) -> String {
         (Some("tools"), None, ..) => "the tools tree".to_owned(),
         (Some("arguments"), None, ..) => "what stands after `--`".to_owned(),
         (Some("labels"), None, ..) => "whether this user may label files".to_owned(),
+        (Some("signer"), None, ..) => "whose keys can sign".to_owned(),
         (Some("owners"), None, ..) => "whether owners are kept (the user's subordinate ids)".to_owned(),
         _ => format!("`{name}`"),
     }

@@ -44,6 +44,15 @@ pub trait Digests: Sync {
     /// Why it can't be read.
     fn tool(&self, name: &str) -> Result<Option<Digest>, String>;
 
+    /// Whose OpenPGP key signs an image: nothing that is secret.
+    ///
+    /// # Errors
+    /// Why that can't be found out.
+    fn signer(&self, image: &Image) -> Result<Digest, String> {
+        let _ = image;
+        Ok(missing_tool())
+    }
+
     /// Whether files keep their owners in what is built. Without, everything belongs to root, and a tree is another one.
     fn keeps_owners(&self) -> bool {
         true
@@ -194,7 +203,7 @@ impl Outputs {
             }
             let directory = image.path("OutputDirectory").unwrap_or(&image.project);
             let path = directory.join(image.text("Output").unwrap_or(&image.name));
-            if image.text("Format").unwrap_or("directory") == "directory" {
+            if matches!(image.text("Format").unwrap_or("directory"), "directory" | "oci") {
                 outputs.directories.insert(path.clone());
             }
             outputs.images.entry(path).or_default().push(index);
@@ -336,6 +345,8 @@ pub(super) struct Hashed {
     pub tools: HashMap<String, Digest>,
     /// By path.
     pub host: HashMap<String, Digest>,
+    /// By image.
+    pub signers: HashMap<String, Digest>,
 }
 
 /// Hashes what the stages of all images read of the host.
@@ -348,6 +359,7 @@ pub(super) fn hash_inputs(
     let mut wanted = HashMap::new();
     let mut tools = BTreeSet::new();
     let mut host = BTreeSet::new();
+    let mut signers = HashMap::new();
     for (own, image) in images.iter().enumerate() {
         for (stage, decl) in declarations.iter() {
             if unmet(image, decl).is_some() {
@@ -355,6 +367,15 @@ pub(super) fn hash_inputs(
             }
             if ToolsTree::of(image) == ToolsTree::Host || SEED_STAGES.contains(&stage) {
                 tools.extend(decl.named_tools());
+            }
+            if decl.signer && !signers.contains_key(&image.name) {
+                let signer = digests.signer(image).map_err(|message| PlanError::Input {
+                    image: image.name.clone(),
+                    setting: "Key".to_owned(),
+                    path: image.path("Key").map(Path::to_path_buf).unwrap_or_default(),
+                    message,
+                })?;
+                signers.insert(image.name.clone(), signer);
             }
             host.extend(decl.host_files.iter().map(String::as_str));
             let hashed = |input: &FileInput| input.keyed && !input.traced;
@@ -400,7 +421,7 @@ pub(super) fn hash_inputs(
             }),
         })
         .collect::<Result<HashMap<_, _>, _>>()?;
-    Ok(Hashed { paths, tools, host })
+    Ok(Hashed { paths, tools, host, signers })
 }
 
 /// Why a stage is no part of an image.

@@ -77,6 +77,9 @@ pub fn check(image: &Image, declarations: &Declarations) -> Result<(), PlanError
     if format == "directory" && image.bool("ForeignUIDRange") && !has_ids(foreign::FIRST, foreign::COUNT) {
         return Err(PlanError::ForeignIds { image: image.name.clone(), origin: origin(image, "ForeignUIDRange") });
     }
+    if format == "oci" && image.text("CompressOutput") == Some("xz") {
+        return Err(PlanError::OciCompression { image: image.name.clone(), origin: origin(image, "CompressOutput") });
+    }
     let distribution = image.text("Distribution").unwrap_or(CUSTOM);
     if distribution == CUSTOM {
         return match NEEDS_PACKAGES.iter().find(|setting| !image.get(setting).is_empty()) {
@@ -189,7 +192,10 @@ mod tests {
             ("RAM", Value::Number(1), at(7)),
             ("SecureBootKeySource", Kind::empty(table::find("SecureBootKeySource").unwrap().kind), at(8)),
         ]);
-        let mut told = unsupported(&image, &declarations());
+        let text = "[stage.x]\nabout = \"\"\nversion = 1\npool = \"cpu\"\nsandbox = {}\n\
+            settings = [\"Bootloader\", \"Packages\", \"SplitArtifacts\", \"VerityKey\"]\n";
+        let known: Vec<&str> = table::names().collect();
+        let mut told = unsupported(&image, &Declarations::parse(&[("x.toml", text)], &known).unwrap());
         told.sort_by_key(|(name, _)| *name);
         assert_eq!(told, [("OpenPGPTool", Origin::DefaultPath("/p/x".into())), ("Sign", at(2))]);
     }
@@ -200,7 +206,7 @@ mod tests {
         let packages = || ("Packages", Value::List(vec![Value::text("bash")]), at(9));
         insta::assert_snapshot!(
             [
-                refused(&[format("oci", Origin::Option("--format=oci".to_owned()))]),
+                refused(&[format("oci", at(1)), ("CompressOutput", Value::text("xz"), at(3))]),
                 refused(&[format("tar", at(1)), ("Distribution", Value::text("arch"), at(2))]),
                 refused(&[format("tar", at(1)), ("Distribution", Value::text("custom"), at(2)), packages()]),
             ]
@@ -211,7 +217,7 @@ mod tests {
     #[test]
     fn what_has_stages_is_let_through() {
         for (format, distribution) in
-            [("tar", "debian"), ("cpio", "ubuntu"), ("none", "custom"), ("directory", "debian")]
+            [("tar", "debian"), ("cpio", "ubuntu"), ("oci", "debian"), ("none", "custom"), ("directory", "debian")]
         {
             let values = [
                 ("Format", Value::text(format), at(1)),

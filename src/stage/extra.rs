@@ -1,5 +1,7 @@
 //! Build results and `ExtraTrees=` on the image's tree, and `SandboxTrees=`, which make a tree of their own.
 
+use std::os::unix::fs::PermissionsExt;
+
 use super::apply::{Step, apply};
 use super::{Context, Outputs, Source, StageError};
 use crate::config::Value;
@@ -76,6 +78,21 @@ pub fn source_mount(cx: &Context<'_>, source: &Source, target: &str) -> Result<O
     Ok(match source {
         Source::Host { path, .. } => Some(bind(path.clone())),
         Source::Image(Artifact::Tree { layers }) => Some(layers_mount(cx, layers, target)?),
+        // An OCI image, which is a directory of files.
+        Source::Image(Artifact::Files { files }) if files.keys().any(|name| name.ends_with("/oci-layout")) => {
+            let directory = cx.scratch(&format!("files{}", target.replace('/', "-")))?;
+            for (name, digest) in files {
+                let path = directory.join(name.trim_start_matches(|c| c != '/').trim_start_matches('/'));
+                if let Some(parent) = path.parent() {
+                    std::fs::create_dir_all(parent).map_err(StageError::io("make the directory", parent))?;
+                }
+                let source = cx.store.need_file(digest)?;
+                std::fs::copy(&source, &path).map_err(StageError::io("copy an image's output to", &path))?;
+                std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644))
+                    .map_err(StageError::io("set the mode of", &path))?;
+            }
+            Some(bind(directory))
+        }
         Source::Image(Artifact::Files { files }) => match files.first_key_value() {
             Some((_, digest)) => Some(bind(cx.store.need_file(digest)?)),
             None => None,

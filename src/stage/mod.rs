@@ -15,6 +15,7 @@ mod extra;
 mod hwdb;
 mod microcode;
 mod modules;
+mod oci;
 mod output;
 pub mod publish;
 mod remove;
@@ -22,6 +23,7 @@ pub mod script;
 mod seed;
 mod selinux;
 mod shell;
+pub mod sign;
 mod tools;
 
 use std::collections::BTreeMap;
@@ -85,8 +87,10 @@ pub const STAGES: &[(&str, StageFn)] = &[
     ("nspawn", beside::nspawn),
     ("tar", output::tar),
     ("cpio", output::cpio),
+    ("oci", oci::run),
     ("manifest", output::manifest),
     ("checksum", output::checksum),
+    ("sign", sign::run),
     ("postoutput", script::postoutput),
     ("publish", publish::run),
 ];

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::{Context, Outputs, StageError};
 use crate::config::View;
@@ -35,14 +35,9 @@ type Writer = fn(&MergedTree, &ArchiveOptions, &mut dyn Write) -> crate::output:
 /// # Errors
 /// When the tree does not fit into the format, or the file can't be written.
 pub fn archive_file(cx: &Context<'_>, write: Writer) -> Result<(PathBuf, Compression), StageError> {
-    let compression: Compression =
-        cx.view.text("CompressOutput").unwrap_or("none").parse().map_err(StageError::other)?;
-    let level = cx.view.get("CompressLevel").as_number().and_then(|level| u32::try_from(level).ok());
     let path = cx.work.join("archive");
     let file = File::create(&path).map_err(StageError::io("make", &path))?;
-    let mut out = Compressor::new(compression, level, None, BufWriter::with_capacity(1 << 20, file))
-        .map_err(StageError::io("compress to", &path))?;
-    let options = ArchiveOptions { epoch: cx.view.get("SourceDateEpoch").as_number(), skip_runtime: true };
+    let (compression, mut out) = compressed(cx, &path, BufWriter::with_capacity(1 << 20, file))?;
     let mut layers = image_layers(cx.view, cx.layers.clone(), &cx.needs);
     if let Some(Artifact::Tree { layers: tabs }) = cx.needs.get("partitions.tabs") {
         for digest in tabs {
@@ -50,10 +45,27 @@ pub fn archive_file(cx: &Context<'_>, write: Writer) -> Result<(PathBuf, Compres
         }
     }
     let tree = MergedTree::new(&layers);
-    write(&tree, &options, &mut out).map_err(StageError::other)?;
+    write(&tree, &archive_options(cx), &mut out).map_err(StageError::other)?;
     let mut out = out.finish().map_err(StageError::io("compress to", &path))?;
     out.flush().map_err(StageError::io("write", &path))?;
     Ok((path, compression))
+}
+
+/// A compressor to `out`, as the settings want it; `path` is where that goes, for errors.
+///
+/// # Errors
+/// When there is no such compression or level.
+pub fn compressed<W: Write>(cx: &Context<'_>, path: &Path, out: W) -> Result<(Compression, Compressor<W>), StageError> {
+    let compression: Compression =
+        cx.view.text("CompressOutput").unwrap_or("none").parse().map_err(StageError::other)?;
+    let level = cx.view.get("CompressLevel").as_number().and_then(|level| u32::try_from(level).ok());
+    let out = Compressor::new(compression, level, None, out).map_err(StageError::io("compress to", path))?;
+    Ok((compression, out))
+}
+
+/// How an archive of an image is made.
+pub fn archive_options(cx: &Context<'_>) -> ArchiveOptions {
+    ArchiveOptions { epoch: cx.view.get("SourceDateEpoch").as_number(), skip_runtime: true }
 }
 
 fn archive(cx: &mut Context<'_>, suffix: &str, write: Writer) -> Result<Outputs, StageError> {

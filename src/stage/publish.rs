@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::output::{image_layers, named_files};
 use super::{Context, Outputs, StageError};
 use crate::config::View;
-use crate::output::directory::{DirectoryOptions, publish_directory};
+use crate::output::directory::{DirectoryOptions, publish_directory, vacate};
 use crate::output::publish::{self, Content, PublishOptions, publish, withdraw};
 use crate::store::{Artifact, MergedTree, Store};
 use crate::types::{Digest, Encoder};
@@ -59,7 +59,7 @@ impl Wanted {
             files.insert(name, Content::File { source, digest, mode });
         }
         let format = view.text("Format").unwrap_or_default();
-        let image = files.keys().find(|name| is_image(name, &output, view)).cloned();
+        let image = files.keys().find_map(|name| image_of(name, &output, view));
         // A directory output of the same name stays; the link gives way to it.
         let taken = directory.join(&output).symlink_metadata().is_ok_and(|meta| meta.is_dir());
         if let Some(target) = image.filter(|image| !taken && *image != output) {
@@ -96,12 +96,22 @@ impl Wanted {
     }
 }
 
-/// Whether a file of the output directory is the image itself, in whatever compression.
-fn is_image(name: &str, output: &str, view: &View) -> bool {
-    let extension = view.text("OutputExtension").unwrap_or_default();
-    let plain = if extension.is_empty() { output.to_owned() } else { format!("{output}.{extension}") };
-    let packed = |rest: &str| rest.is_empty() || [".zst", ".xz", ".gz"].contains(&rest);
-    name.strip_prefix(&plain).is_some_and(packed)
+/// The name of the image before it is compressed.
+fn plain(output: &str, view: &View) -> String {
+    match view.text("OutputExtension").unwrap_or_default() {
+        "" => output.to_owned(),
+        extension => format!("{output}.{extension}"),
+    }
+}
+
+/// The image that a file of the output directory is, in whatever compression, or lies in.
+fn image_of(name: &str, output: &str, view: &View) -> Option<String> {
+    let plain = plain(output, view);
+    match name.strip_prefix(&plain)? {
+        "" | ".zst" | ".xz" | ".gz" => Some(name.to_owned()),
+        below if below.starts_with('/') => Some(plain),
+        _ => None,
+    }
 }
 
 /// Why the output directory has to be brought up to date, in words; nothing if it is. `needs` are a node's, by the
@@ -142,9 +152,13 @@ pub fn unpublished(store: &Store, view: &View, needs: &BTreeMap<String, Artifact
 /// Brings the outputs of an image to its output directory.
 pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let layers: Vec<Digest> = cx.layers.iter().map(|layer| layer.digest).collect();
-    let wanted = Wanted::new(cx.store, cx.view, &cx.needs, layers);
+    let mut wanted = Wanted::new(cx.store, cx.view, &cx.needs, layers.clone());
     if wanted.tree.is_none() && wanted.files.is_empty() {
         return Ok(Outputs::new());
+    }
+    if make_way(cx, &wanted)? {
+        // The link to the image can stand there now.
+        wanted = Wanted::new(cx.store, cx.view, &cx.needs, layers);
     }
     let (directory, output) = (wanted.directory.clone(), wanted.output.clone());
     std::fs::create_dir_all(&directory).map_err(StageError::io("make the output directory", &directory))?;
@@ -163,11 +177,39 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let options = PublishOptions { force: cx.force, ..PublishOptions::default() };
     let outcome = publish(&directory, &wanted.files_state(), &wanted.files, &options).map_err(StageError::other)?;
     // The same image in another compression must not be taken for the new one.
-    let stale = outcome.stale.iter().map(String::as_str).filter(|name| is_image(name, &output, cx.view));
+    let stale = outcome.stale.iter().map(String::as_str).filter(|name| image_of(name, &output, cx.view).is_some());
     for name in withdraw(&directory, &wanted.files_state(), stale).map_err(StageError::other)? {
         cx.note(&format!("removed {name}, which this image no longer makes"));
     }
     Ok(Outputs::new())
+}
+
+/// Takes away what an image of another format left in the place of this one: files where a directory goes, a directory
+/// where a link or files go. Tells whether something was taken away.
+fn make_way(cx: &mut Context<'_>, wanted: &Wanted) -> Result<bool, StageError> {
+    let state = wanted.files_state();
+    let place = plain(&wanted.output, cx.view);
+    let inside = |name: &str, above: &str| name.strip_prefix(above).is_some_and(|rest| rest.starts_with('/'));
+    let known = publish::published(&state);
+    let layout = wanted.tree.is_none() && wanted.files.keys().any(|name| inside(name, &place));
+    let old: Vec<&str> = if layout {
+        known.iter().map(String::as_str).filter(|name| *name == place).collect()
+    } else {
+        let old = known.iter().filter(|name| !wanted.files.contains_key(*name));
+        old.map(String::as_str).filter(|name| inside(name, &wanted.output) || inside(name, &place)).collect()
+    };
+    let removed = match old.is_empty() {
+        true => Vec::new(),
+        false => withdraw(&wanted.directory, &state, old).map_err(StageError::other)?,
+    };
+    let there = |name: &str| wanted.directory.join(name).symlink_metadata().is_ok();
+    if layout && !known.iter().any(|name| inside(name, &place) && there(name)) {
+        vacate(&wanted.directory.join(&place), &wanted.tree_state(), cx.force).map_err(StageError::other)?;
+    }
+    for name in &removed {
+        cx.note(&format!("removed {name}, which this image no longer makes"));
+    }
+    Ok(!removed.is_empty())
 }
 
 fn save(state: &Path, record: &PublishedTree) -> Result<(), StageError> {

@@ -105,6 +105,27 @@ impl Architecture {
         })
     }
 
+    /// The name in OCI images, which is Go's (`GOARCH`); nothing where Go has none.
+    pub const fn oci(self) -> Option<&'static str> {
+        Some(match self {
+            Self::Arm => "arm",
+            Self::Arm64 => "arm64",
+            Self::Loongarch64 => "loong64",
+            Self::MipsLe => "mipsle",
+            Self::Mips64Le => "mips64le",
+            Self::Ppc => "ppc",
+            Self::Ppc64 => "ppc64",
+            Self::Ppc64Le => "ppc64le",
+            Self::Riscv32 => "riscv",
+            Self::Riscv64 => "riscv64",
+            Self::S390 => "s390",
+            Self::S390x => "s390x",
+            Self::X86 => "386",
+            Self::X86_64 => "amd64",
+            _ => return None,
+        })
+    }
+
     /// Whether it is one of the two that Intel and AMD make.
     pub const fn is_x86(self) -> bool {
         matches!(self, Self::X86 | Self::X86_64)

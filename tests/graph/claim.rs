@@ -10,8 +10,7 @@ use super::support::declarations;
 
 /// Settings that can change an output and that no stage knows yet, by what they belong to. A setting leaves the list
 /// with the stage that claims it.
-const NOT_YET: &[(&str, &[&str])] =
-    &[("OCI images", &["OciAnnotations", "OciLabels"]), ("signatures", &["Key", "OpenPGPTool", "Sign"])];
+const NOT_YET: &[(&str, &[&str])] = &[];
 
 /// Settings that change no output although a stage's key has them, and why.
 const KEYED_ALL_THE_SAME: &[(&str, &str)] = &[("BuildDirectory", "whether there is one decides what scripts can find")];

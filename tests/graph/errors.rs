@@ -99,7 +99,7 @@ fn an_output_that_no_stage_makes_is_an_error() {
     let project = Project::new(&[
         ("mkosi.conf", "[Output]\nFormat=none\nOutputDirectory=out\n"),
         ("mkosi.images/app.conf", "[Output]\nFormat=directory\n[Content]\nExtraTrees=%O/kernel.img\n"),
-        ("mkosi.images/kernel.conf", "[Output]\nFormat=oci\n"),
+        ("mkosi.images/kernel.conf", "[Output]\nFormat=none\n"),
     ]);
     insta::assert_snapshot!(error(&project, &project.images()));
 }
@@ -193,8 +193,11 @@ fn a_custom_distribution_needs_no_packages() {
 #[test]
 fn a_format_that_can_not_be_made_is_refused_with_its_line() {
     let project = Project::new(&[("mkosi.conf", "[Distribution]\nDistribution=debian\n\n[Output]\nFormat=oci\n")]);
-    let error = check(&project.image(), &declarations()).unwrap_err().to_string();
+    let text = "[stage.tar]\nabout = \"\"\nversion = 1\npool = \"cpu\"\nsandbox = {}\n";
+    let one = Declarations::parse(&[("one.toml", text)], &[]).unwrap();
+    let error = check(&project.image(), &one).unwrap_err().to_string();
     assert!(error.contains("Format=oci") && error.contains("mkosi.conf:5"), "{error}");
+    assert!(error.ends_with("what works is directory, none, tar"), "{error}");
 }
 
 #[test]

@@ -111,8 +111,8 @@ impl Case {
     }
 
     /// One of each kind of format.
-    fn kinds() -> [Self; 5] {
-        ["tar", "cpio", "disk", "esp", "sysext"].map(|format| Self::of(rich_of(format)))
+    fn kinds() -> [Self; 6] {
+        ["tar", "cpio", "disk", "esp", "oci", "sysext"].map(|format| Self::of(rich_of(format)))
     }
 
     /// The settings that a stage names which only images of other formats than the archive's have.

@@ -159,6 +159,7 @@ pub const OTHER_FORMATS: &[&str] = &[
     "esp",
     "esp-kernel",
     "extension-release",
+    "oci",
     "partitions",
     "portable",
     "seed",
@@ -185,7 +186,7 @@ pub fn rich_of(format: &str) -> Project {
              RemovePackages=perl-base\nRemoveFiles=/usr/share/man\nCleanPackageMetadata=yes\nSourceDateEpoch=1\n\
              Locale=C.UTF-8\nHostname=rich\nPackageDirectories=debs\nVolatilePackageDirectories=vdebs\n\
              Initrds=own.initrd\n\
-             [Validation]\nChecksum=yes\nSecureBootKey=boot.key\nSecureBootCertificate=boot.crt\n\
+             [Validation]\nChecksum=yes\nSign=yes\nSecureBootKey=boot.key\nSecureBootCertificate=boot.crt\n\
              SignExpectedPcrKey=pcr.key\nSignExpectedPcrCertificate=pcr.crt\n\
              [Build]\nBuildSources=src\nBuildDirectory=builddir\nEnvironment=A=1\nCacheDirectory=cache\n",
         ),

@@ -115,7 +115,9 @@ pub(super) const SETTINGS: &[Setting] = &[
         .default(Default::From(defaults::checksum))
         .help("Write SHA256SUMS"),
     Setting::new("Sign", SECTION, &["--sign"], Kind::Bool).help("Write SHA256SUMS and sign it"),
-    Setting::new("Key", SECTION, &["--key"], Kind::Text).meta("KEY").help("The OpenPGP key that signs SHA256SUMS"),
+    Setting::new("Key", SECTION, &["--key"], Kind::KeyFile)
+        .meta("KEY")
+        .help("The OpenPGP key that signs SHA256SUMS: for gpg its name, for other tools its file"),
     Setting::new("OpenPGPTool", SECTION, &["--openpgp-tool"], Kind::Text)
         .meta("TOOL")
         .default(Default::Text("gpg"))
