@@ -1,71 +1,17 @@
 //! The same build without root.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use crate::support::stores::{fill, reference};
-use crate::support::{Graph, MKOSI, Project, Ran, tool};
-
-/// An ordinary user with a place that it can reach, for as long as this lives.
-struct User {
-    name: String,
-    dir: tempfile::TempDir,
-}
-
-impl User {
-    /// One with these subordinate ids, or with none.
-    fn new(tag: &str, ids: Option<&str>) -> Self {
-        let name = format!("mke{tag}{}", std::process::id());
-        tool(Command::new("useradd").args(["--no-create-home", "--shell", "/bin/sh", &name]));
-        let user = Self { name, dir: tempfile::tempdir().unwrap() };
-        std::fs::set_permissions(user.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        std::fs::copy(MKOSI, user.program()).unwrap();
-        // Some distributions give ids by themselves, others don't: these are added.
-        for file in ["/etc/subuid", "/etc/subgid"] {
-            let text = std::fs::read_to_string(file).unwrap_or_default();
-            let others = text.lines().filter(|line| !line.starts_with(&format!("{}:", user.name)));
-            std::fs::write(file, others.map(|line| format!("{line}\n")).collect::<String>()).unwrap();
-        }
-        if let Some(ids) = ids {
-            tool(Command::new("usermod").args(["--add-subuids", ids, "--add-subgids", ids, &user.name]));
-        }
-        user
-    }
-
-    fn program(&self) -> PathBuf {
-        self.dir.path().join("mkosi")
-    }
-
-    /// Makes everything in the place the user's.
-    fn own(&self) {
-        tool(Command::new("chown").args(["-R", &format!("{0}:{0}", self.name)]).arg(self.dir.path()));
-    }
-
-    /// Gives what a test rewrote in a project back to the user.
-    fn own_configuration(&self, project: &Project) {
-        tool(Command::new("chown").arg(&self.name).arg(project.path().join("mkosi.conf")));
-    }
-
-    fn run(&self, project: &Project, arguments: &[&str]) -> Ran {
-        let mut command = Command::new("runuser");
-        command.args(["-u", &self.name, "--"]).arg(self.program());
-        Ran::new(project.command_by(command, arguments).output().unwrap())
-    }
-}
-
-impl Drop for User {
-    fn drop(&mut self) {
-        let _ = Command::new("userdel").arg(&self.name).output();
-    }
-}
+use crate::support::user::User;
+use crate::support::{Graph, Project, tool};
 
 #[test]
 fn a_user_builds_the_same_as_root() {
     let user = User::new("s", Some("720000-785535"));
-    let cache = user.dir.path().join("cache");
+    let cache = user.place().join("cache");
     fill(&cache);
-    let project = Project::within(user.dir.path(), &cache);
+    let project = Project::within(user.place(), &cache);
     project.fill();
     user.own();
     let built = user.run(&project, &[]);
@@ -108,9 +54,9 @@ fn members(archive: &std::path::Path, owners: bool) -> Vec<String> {
 #[test]
 fn a_user_without_subordinate_ids_builds_the_same_but_for_owners() {
     let user = User::new("p", None);
-    let cache = user.dir.path().join("cache");
+    let cache = user.place().join("cache");
     fill(&cache);
-    let project = Project::within(user.dir.path(), &cache);
+    let project = Project::within(user.place(), &cache);
     project.fill();
     user.own();
     let built = user.run(&project, &[]);
@@ -123,7 +69,7 @@ fn a_user_without_subordinate_ids_builds_the_same_but_for_owners() {
         let same = ["sync", "resolve", "download"].iter().any(|stage| name.contains(&format!("\"{stage}\"")));
         assert_eq!(keys.get(name) == Some(key), same, "{name}");
     }
-    let theirs = user.dir.path().join("root.tar.zst");
+    let theirs = user.place().join("root.tar.zst");
     std::fs::write(&theirs, &reference().tar).unwrap();
     let ours = project.output("image.tar.zst");
     let (plain, root) = (members(&ours, false), members(&theirs, false));

@@ -9,6 +9,7 @@ pub mod processes;
 pub mod repository;
 pub mod stores;
 pub mod tools;
+pub mod user;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;

@@ -1,0 +1,24 @@
+//! The same tree in a container, to the target that a system normally reaches.
+
+use crate::machine::turn;
+use crate::support::tools;
+use crate::system::{STATUS, project};
+
+#[test]
+fn a_container_boots_to_its_target_and_ends_with_a_status() {
+    let _turn = turn();
+    let project = project(tools::cache(), "");
+    project.reconfigure("Format=disk", "Format=directory");
+    project.reconfigure("Bootable=yes", "Bootable=no");
+    let units = "mkosi.extra/usr/lib/systemd/system";
+    let late = "[Unit]\nRequires=multi-user.target\nAfter=multi-user.target\n";
+    project.write(&format!("{units}/proof.service.d/late.conf"), late);
+    project.build();
+    let mut command = project.command(&["--kernel-command-line-extra=systemd.unit=proof.target", "boot"]);
+    let output = command.output().unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert_eq!(output.status.code(), Some(i32::from(STATUS)), "{text}");
+    for said in ["proof: begin", "proof: system debian 13", "proof: end"] {
+        assert!(text.contains(said), "no {said:?} in {text}");
+    }
+}
