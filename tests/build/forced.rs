@@ -18,7 +18,7 @@ fn small() -> Project {
 }
 
 /// What is made of it, beside the metadata and the publication.
-const STAGES: [&str; 13] = [
+const STAGES: [&str; 14] = [
     "resolve",
     "download",
     "base",
@@ -30,6 +30,7 @@ const STAGES: [&str; 13] = [
     "microcode",
     "remove",
     "modules-initrd",
+    "selinux",
     "kernel",
     "tar",
 ];
