@@ -68,7 +68,14 @@ impl Job<'_> {
     /// The inputs that are known before the stage runs, and the digest that stands for them: the node's key, or with
     /// traced sources the key of all else.
     fn key(&self) -> (Digest, Inputs) {
-        let part = |tree: &Artifact, paths: &[String]| self.store.part_digest(tree, paths);
+        let part = |tree: &Artifact, paths: &[String]| {
+            let part = self.store.part_digest(tree, paths);
+            if part.is_none() {
+                let text = "a layer of its tree can't be read, so all of the tree is in the key";
+                self.observer.event(Event::Note { id: self.id, text });
+            }
+            part
+        };
         let inputs = plan::node_inputs(self.node, &self.needs, &part);
         let key = match self.node.traced.is_empty() {
             true => plan::key_of(&self.node.stage, &self.node.decl, &inputs),

@@ -14,7 +14,8 @@ fn a_container_boots_to_its_target_and_ends_with_a_status() {
     let late = "[Unit]\nRequires=multi-user.target\nAfter=multi-user.target\n";
     project.write(&format!("{units}/proof.service.d/late.conf"), late);
     project.build();
-    let mut command = project.command(&["--kernel-command-line-extra=systemd.unit=proof.target", "boot"]);
+    let mut command =
+        project.command(&["--tools-tree=", "--kernel-command-line-extra=systemd.unit=proof.target", "boot"]);
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(i32::from(STATUS)), "{text}");

@@ -60,7 +60,8 @@ pub fn boot(project: &Project, arguments: &[&str]) -> Run {
 pub fn boot_until(project: &Project, mut command: Command, arguments: &[&str], enough: impl Fn(&Run) -> bool) -> Run {
     let serial = project.path().join("serial");
     let _ = std::fs::remove_file(&serial);
-    command.args(arguments).args(["vm", "--", "-serial"]).arg(format!("file:{}", serial.display()));
+    // The tree with the tools has nothing that runs images: the host's programs do.
+    command.args(arguments).args(["--tools-tree=", "vm", "--", "-serial"]).arg(format!("file:{}", serial.display()));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let said = Arc::new(Mutex::new(Vec::new()));
     let readers = [collect(child.stdout.take().unwrap(), &said), collect(child.stderr.take().unwrap(), &said)];
