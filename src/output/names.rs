@@ -69,6 +69,36 @@ impl OutputNames {
         (image != self.base).then(|| (self.base.clone(), image))
     }
 
+    /// Every name that publishing may give to an output with this base name, whatever the format. Only partitions that
+    /// are split off have others, by what their definitions say.
+    pub fn possible(base: &str) -> impl Iterator<Item = String> {
+        const BESIDE: [&str; 17] = [
+            "SHA256SUMS",
+            "SHA256SUMS.gpg",
+            "changelog",
+            "efi",
+            "initrd",
+            "kernel-modules-initrd",
+            "manifest",
+            "nspawn",
+            "os-release",
+            "pcrs",
+            "repart.d",
+            "roothash",
+            "usrhash",
+            "vmlinuz",
+            "cpio",
+            "raw",
+            "tar",
+        ];
+        let compressed = ["cpio", "raw", "tar"].into_iter().flat_map(|whole| {
+            let all = [Compression::Gzip, Compression::Xz, Compression::Zstd];
+            all.into_iter().filter_map(Compression::extension).map(move |extension| format!("{whole}.{extension}"))
+        });
+        let beside = BESIDE.into_iter().map(str::to_owned).chain(compressed);
+        std::iter::once(base.to_owned()).chain(beside.map(move |extension| format!("{base}.{extension}")))
+    }
+
     /// A file beside the image: `efi`, `vmlinuz`, `initrd`, `pcrs`, `roothash`, `osrelease`,
     /// `kernel-modules-initrd`, `repart.d`, `nspawn`, `SHA256SUMS`, `SHA256SUMS.gpg`, `manifest`, `changelog`.
     pub fn with(&self, extension: &str) -> String {

@@ -15,10 +15,11 @@ use petgraph::visit::EdgeRef;
 
 use super::decl::ARGUMENTS;
 use super::inputs::{
-    Digests, Hashed, Outputs, SEED_STAGES, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, file_inputs, hash_inputs,
-    missing_tool, settle_bootstrap, unmet,
+    Digests, Hashed, SEED_STAGES, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, hash_inputs, missing_tool, settle_bootstrap,
+    unmet,
 };
 use super::need::Need;
+use super::outputs::Outputs;
 use super::{Declarations, PlanError, Programs, RootAccess, StageDecl};
 use crate::config::{Image, Origin};
 use crate::store::Slot;
@@ -319,7 +320,7 @@ impl Builder<'_> {
         node: &mut Node,
         edges: &mut BTreeMap<String, (NodeId, String)>,
     ) -> Result<(), PlanError> {
-        for input in file_inputs(&node.image, &node.decl) {
+        for input in self.outputs.file_inputs(&node.image, &node.decl) {
             if let Some(other) = self.outputs.producer_of(&input, own).map(|index| &self.images[index]) {
                 let edge = self.output_of(other).ok_or_else(|| PlanError::NoOutput {
                     image: node.image.name.clone(),

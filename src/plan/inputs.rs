@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::compile::UNKEYED;
+use super::outputs::Outputs;
 use super::{Declarations, PlanError, Programs, StageDecl, hidden_paths};
 use crate::config::{DEFAULT_INITRD, Image, Value};
 use crate::types::{Digest, Encoder};
@@ -183,62 +184,6 @@ pub(super) fn by_need(declarations: &Declarations, images: &[Image]) -> Result<V
     }
 }
 
-/// Where each image's outputs lie: a thousand images ask for every path that they read.
-pub(super) struct Outputs {
-    /// By the path of the output without an extension: the images, in their order.
-    images: HashMap<PathBuf, Vec<usize>>,
-    /// The paths that are directories.
-    directories: BTreeSet<PathBuf>,
-    /// By name: the images that settings name by a word.
-    named: HashMap<&'static str, usize>,
-}
-
-impl Outputs {
-    /// The outputs of `images`.
-    pub fn of(images: &[Arc<Image>]) -> Self {
-        let mut outputs = Self { images: HashMap::new(), directories: BTreeSet::new(), named: HashMap::new() };
-        for (index, image) in images.iter().enumerate() {
-            if image.name == DEFAULT_INITRD {
-                outputs.named.insert(DEFAULT_INITRD, index);
-            }
-            let directory = image.path("OutputDirectory").unwrap_or(&image.project);
-            let path = directory.join(image.text("Output").unwrap_or(&image.name));
-            if matches!(image.text("Format").unwrap_or("directory"), "directory" | "oci") {
-                outputs.directories.insert(path.clone());
-            }
-            outputs.images.entry(path).or_default().push(index);
-        }
-        outputs
-    }
-
-    /// The image, other than image `own`, whose output an input is.
-    pub fn producer_of(&self, input: &FileInput, own: usize) -> Option<usize> {
-        match input.image {
-            Some(name) => self.named.get(name).copied().filter(|index| *index != own),
-            None => self.producer(&input.path, own),
-        }
-    }
-
-    /// The image, other than image `own`, whose output lies at `path`.
-    pub fn producer(&self, path: &Path, own: usize) -> Option<usize> {
-        let name = path.file_name()?.to_str()?;
-        let dots = name.match_indices('.').map(|(at, _)| at);
-        let mut ends: Vec<usize> = dots.chain([name.len()]).collect();
-        // `base.v2` is the output of that name before it is a file of `base`.
-        ends.reverse();
-        let images = ends.into_iter().find_map(|end| self.images.get(&path.with_file_name(&name[..end])))?;
-        // Of images that share an output name the first counts, unless one of them asks.
-        if images.contains(&own) { None } else { images.first().copied() }
-    }
-
-    /// The image, other than image `own`, inside whose output directory tree `path` lies. What is there now is from
-    /// an earlier run, so that it must not be hashed.
-    fn around(&self, path: &Path, own: usize) -> Option<usize> {
-        let whole = path.ancestors().skip(1).find(|above| self.directories.contains(*above))?;
-        self.producer(whole, own)
-    }
-}
-
 /// One file input of a stage.
 pub(super) struct FileInput {
     /// The input's name: `file/ExtraTrees/00`.
@@ -379,7 +324,7 @@ pub(super) fn hash_inputs(
             }
             host.extend(decl.host_files.iter().map(String::as_str));
             let hashed = |input: &FileInput| input.keyed && !input.traced;
-            for input in file_inputs(image, decl).into_iter().filter(hashed) {
+            for input in outputs.file_inputs(image, decl).into_iter().filter(hashed) {
                 if input.image.is_none() && outputs.producer(&input.path, own).is_none() {
                     let place = (input.path, input.hidden, input.owners);
                     wanted.entry(place).or_insert((image.name.clone(), input.setting));

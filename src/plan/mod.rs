@@ -10,6 +10,7 @@ mod explain;
 mod inputs;
 mod key;
 mod need;
+mod outputs;
 mod preview;
 mod render;
 mod sources;

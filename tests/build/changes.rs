@@ -151,3 +151,26 @@ fn another_version_of_a_tool_runs_what_names_it() {
     // This store is a second fresh one: what it made is what the first made.
     assert!(project.tar() == reference().tar);
 }
+
+/// Without `OutputDirectory=` the outputs lie among the sources, and are none.
+#[test]
+fn outputs_beside_the_sources_are_no_sources() {
+    let project = Project::empty(&reference().cache);
+    for format in ["tar", "directory"] {
+        project.write(
+            "mkosi.conf",
+            &format!(
+                "[Distribution]\nDistribution=debian\nRelease=trixie\n\
+                 [Output]\nFormat={format}\nManifestFormat=json\n[Content]\nBaseTrees=tree\n"
+            ),
+        );
+        project.write("tree/usr/bin/program", "a program\n");
+        project.script("mkosi.build", "ls >&2; test ! -e image && test ! -e image.manifest");
+        project.build();
+        assert!(project.path().join("image.manifest").exists());
+        project.build().assert(&[]);
+    }
+    // A file whose name only begins like theirs is one.
+    project.write("image.c", "int main;\n");
+    assert!(project.done(&[]).stages.contains_key("build"));
+}
