@@ -59,7 +59,7 @@ set -u
 say() { echo "proof: $*"; }
 variable() { od -An -tu1 -j4 -N1 "/sys/firmware/efi/efivars/$1-8be4df61-93ca-11d2-aa0d-00e098032b8c" | tr -d ' '; }
 say begin
-say "system $(. /etc/os-release 2>/dev/null || . /usr/lib/os-release; echo "$ID $VERSION_ID")"
+say "system $(. /usr/lib/os-release; echo "$ID $VERSION_ID")"
 say "option $(tr ' ' '\n' </proc/cmdline | grep '^proof=')"
 for place in / /usr; do
 	say "mount $place $(findmnt -rno FSTYPE,SOURCE,OPTIONS "$place")"
