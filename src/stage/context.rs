@@ -190,6 +190,17 @@ impl Context<'_> {
         Ok(Tree { lowers: self.layers.clone(), upper, above: None, work, copied })
     }
 
+    /// As [`Context::open_tree`], as a copy in any case: it shows whiteouts of [`Context::part`] that a mount would hide.
+    ///
+    /// # Errors
+    /// When the directories can't be made, or the tree can't be copied.
+    pub fn open_copy(&self) -> Result<Tree, StageError> {
+        let tree = self.merged();
+        let (upper, work) = self.work.overlay(Some(&tree))?;
+        copy_tree(&tree, &upper, &Materialise { break_links: true, ..Materialise::default() })?;
+        Ok(Tree { lowers: self.layers.clone(), upper, above: None, work, copied: true })
+    }
+
     /// As [`Context::open_tree`], with what a stage that failed has left in its `upper` directory on top.
     ///
     /// # Errors

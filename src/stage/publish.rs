@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::output::{image_layers, named_files};
+use super::output::{image_tree, named_files};
 use super::{Context, Outputs, StageError};
 use crate::config::View;
 use crate::output::directory::{DirectoryOptions, publish_directory, vacate};
 use crate::output::publish::{self, Content, PublishOptions, publish, withdraw};
-use crate::store::{Artifact, MergedTree, Store};
+use crate::store::{Artifact, Store};
 use crate::types::{Digest, Encoder};
 
 /// The mode of output files where `OutputMode=` says nothing.
@@ -165,7 +165,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     if let Some(layers) = wanted.tree.clone() {
         // The link to an archive of an earlier format would be in the way.
         withdraw(&directory, &wanted.files_state(), [output.as_str()]).map_err(StageError::other)?;
-        let tree = MergedTree::new(&image_layers(cx.view, cx.layers.clone(), &cx.needs));
+        let tree = image_tree(cx.view, &cx.layers, &cx.needs);
         let options = DirectoryOptions { force: cx.force, foreign: wanted.foreign, ..DirectoryOptions::default() };
         let outcome = publish_directory(&tree, &directory.join(&output), &wanted.tree_state(), &options)
             .map_err(StageError::other)?;

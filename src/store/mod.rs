@@ -34,7 +34,7 @@ mod work;
 
 pub use artifact::{Artifact, Read, Record, Slot};
 pub use backend::{Backend, probe_overlay};
-pub use copy::{Materialise, copy_tree, diff, materialise, materialise_difference};
+pub use copy::{Materialise, copy_tree, diff, materialise};
 pub use error::StoreError;
 pub use failed::Failed;
 pub use gc::{GcPolicy, GcReport};

@@ -138,6 +138,19 @@ fn an_overlay_is_the_difference_and_what_it_removes() {
         assert!(has(name), "{name} of {members:?}");
     }
     assert!(!members.iter().any(|name| name.contains("os-release") || name.ends_with(".wh.link")), "{members:?}");
+
+    // Other formats have what overlayfs has: a device 0:0. A script that looks at a directory sees it too.
+    project.script("mkosi.postoutput", "cd \"$OUTPUTDIR\"; ! test -d image || stat -c %F image/etc/name > seen");
+    for (format, look) in [
+        ("tar", "mkdir unpacked; tar -C unpacked -xf mkosi.output/image.tar; cd unpacked"),
+        ("directory", "cd mkosi.output/image; grep -q 'character special file' ../seen"),
+    ] {
+        project.done(&["--format", format, "--compress-output=none"]);
+        let look = format!(
+            "{look}; find . -name 'lll*' -o -type c -printf '%p ' -exec stat -c %t:%T {{}} \\; -o -type f -print | sort"
+        );
+        assert_eq!(shell(project.path(), &look), "./etc/name 0:0\n./etc/new\n./usr/lib 0:0\n", "{format}");
+    }
 }
 
 /// A format takes the place that another had.
