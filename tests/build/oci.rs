@@ -182,7 +182,7 @@ fn formats_take_each_others_place() {
     assert!(!exists("image/mine") && exists("image/oci-layout"));
 }
 
-/// An image that holds another's layout, as one for a host of containers does.
+/// An image that holds another's layout, as one for a host of containers does, and what is in the archive of a third.
 #[test]
 fn a_layout_goes_into_another_image_as_a_directory() {
     let project = project();
@@ -191,15 +191,21 @@ fn a_layout_goes_into_another_image_as_a_directory() {
         "[Output]\nFormat=oci\n[Content]\nBaseTrees=tree\nCleanPackageMetadata=no\n",
     );
     project.write(
+        "mkosi.images/archive.conf",
+        "[Output]\nFormat=tar\nManifestFormat=json\n[Content]\nBaseTrees=tree\nCleanPackageMetadata=no\n",
+    );
+    project.write(
         "mkosi.conf",
         "[Distribution]\nDistribution=custom\n[Output]\nFormat=directory\nOutput=image\nOutputDirectory=mkosi.output\n\
-         [Config]\nDependencies=container\n[Content]\nCleanPackageMetadata=no\n\
-         ExtraTrees=%O/container:/var/lib/container\n",
+         [Config]\nDependencies=container,archive\n[Content]\nCleanPackageMetadata=no\n\
+         ExtraTrees=%O/container:/var/lib/container,%O/archive.tar:/unpacked,%O/archive.manifest\n",
     );
     project.build();
     let inside = project.output("image/var/lib/container");
     assert!(inside.join("oci-layout").is_file() && inside.join("blobs/sha256").is_dir());
     skopeo(&project, &["inspect", "oci:image/var/lib/container"]);
+    assert_eq!(project.read("mkosi.output/image/unpacked/usr/lib/os-release"), "ID=custom\n");
+    assert!(project.read("mkosi.output/image/archive.manifest").contains("manifest_version"));
     project.write("tree/etc/hostname", "another\n");
     project.build();
     shell(&project.path().join("mkosi.output"), "diff -r container image/var/lib/container");
