@@ -152,7 +152,9 @@ impl Context<'_> {
     /// How files enter the store.
     pub fn ingest(&self) -> Ingest {
         let set = self.source_date_epoch();
-        Ingest { epoch: set.unwrap_or(0), started: self.started, clamp: set.is_some() }
+        // What makes outputs may write labels too, into its disk; the tree that it sees is only read.
+        let labels = self.profile.labels && self.profile.root == Root::ReadWrite;
+        Ingest { epoch: set.unwrap_or(0), started: self.started, clamp: set.is_some(), labels }
     }
 
     /// The file inputs of a setting, in the user's order.

@@ -13,7 +13,7 @@ use super::error::Context;
 use super::scan;
 use super::walk::{host_path, set_xattr};
 use super::work::{apply_meta, make_whiteout, set_mtime};
-use super::{Entry, Ingest, Kind, Layer, MergedTree, Store, StoreError, canon};
+use super::{Entry, Ingest, Kind, Layer, MergedTree, Store, StoreError, canon, labels};
 
 /// How a tree is put together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,8 +119,11 @@ fn copy_content(source: &Path, path: &Path, read_only: bool) -> Result<bool, Sto
 ///
 /// # Errors
 /// When something can't be read or moved.
-pub fn diff(lower: &MergedTree, changed: &Path, upper: &Path) -> Result<(), StoreError> {
-    let scanned = scan::scan_plain(changed)?;
+pub fn diff(lower: &MergedTree, changed: &Path, upper: &Path, opts: &Ingest) -> Result<(), StoreError> {
+    let mut scanned = scan::scan_plain(changed)?;
+    if !opts.labels {
+        labels::settle(&mut scanned.raws, Some(lower));
+    }
     let plan = canon::difference(lower, scanned);
     let kept = &plan.kept;
     fs::create_dir_all(upper).context("make", upper)?;
@@ -172,7 +175,7 @@ impl Store {
     pub fn add_layer_from_diff(&self, changed: &Path, lower: &MergedTree, opts: &Ingest) -> Result<Layer, StoreError> {
         let work = self.work_dir("diff")?;
         let upper: PathBuf = work.join("upper");
-        diff(lower, changed, &upper).map_err(|error| error.in_store(&self.dir))?;
+        diff(lower, changed, &upper, opts).map_err(|error| error.in_store(&self.dir))?;
         self.add_layer(&upper, Some(lower), opts)
     }
 }

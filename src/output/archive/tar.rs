@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use tar::{EntryType, Header};
 
-use crate::store::{Entry, Kind, MergedTree};
+use crate::store::{Entry, Kind, LABEL, MergedTree};
 
 use super::super::{Error, Result};
 use super::{ArchiveOptions, copy_file, file_key, path_of};
@@ -112,7 +112,7 @@ impl<W: Write> Writer<W> {
             for (attribute, value) in &entry.meta.xattrs {
                 records.add(&[b"SCHILY.xattr.", attribute.as_slice()].concat(), value);
                 // `tar --selinux` has a record of its own for labels.
-                if attribute == b"security.selinux" {
+                if attribute == LABEL {
                     records.add(b"RHT.security.selinux", value.strip_suffix(b"\0").unwrap_or(value));
                 }
             }

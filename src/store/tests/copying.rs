@@ -8,9 +8,16 @@ use proptest::prelude::*;
 
 use super::merge::{Step, run, step};
 use crate::store::testing::{change, ingest, store, with_overlay};
-use crate::store::{Entry, Kind, Layer, Materialise, MergedTree, Store, copy_tree, lower_dirs, materialise, scan};
+use crate::store::{
+    Entry, Ingest, Kind, Layer, Materialise, MergedTree, Store, copy_tree, lower_dirs, materialise, scan,
+};
 
 fn change_copy(store: &Store, layers: &[Layer], action: impl Fn(&Path)) -> Layer {
+    change_copy_with(store, layers, &ingest(), action)
+}
+
+/// The layer of a change to a copy, entering as `opts` say.
+pub fn change_copy_with(store: &Store, layers: &[Layer], opts: &Ingest, action: impl Fn(&Path)) -> Layer {
     let work = store.work_dir("copy").unwrap();
     let dest = work.join("root");
     fs::create_dir(&dest).unwrap();
@@ -19,9 +26,8 @@ fn change_copy(store: &Store, layers: &[Layer], action: impl Fn(&Path)) -> Layer
     if !layers.is_empty() {
         materialise(layers, &dest, &options).unwrap();
     }
-    let opts = ingest();
     action(&dest);
-    store.add_layer_from_diff(&dest, &MergedTree::new(layers), &opts).unwrap()
+    store.add_layer_from_diff(&dest, &MergedTree::new(layers), opts).unwrap()
 }
 
 fn rich(root: &Path) {
