@@ -111,7 +111,7 @@ fn digest(criterion: &mut Criterion) {
                 (place, store, work, upper)
             },
             |(place, store, work, upper)| {
-                let ingest = Ingest { epoch: 0, started: std::time::SystemTime::now(), clamp: false };
+                let ingest = Ingest { epoch: 0, started: std::time::SystemTime::now(), clamp: false, labels: false };
                 store.add_layer(&upper, None, &ingest).expect("entered");
                 // Removing is no part of what is measured.
                 (place, store, work)

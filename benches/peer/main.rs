@@ -80,7 +80,7 @@ fn main() {
     let asked = place.and_then(|at| arguments.get(at + 1)).and_then(|text| text.parse().ok());
     let rounds = if test { 1 } else { asked.unwrap_or(5) };
 
-    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("no temporary directory");
+    let dir = scratch();
     let mut table = Table::default();
     disk::measure(dir.path(), &mut table, rounds, test);
     if has("--disk") {
@@ -144,6 +144,20 @@ fn main() {
     }
     print!("{}", table.text("mkosi"));
     table.ratio("four images to one", "full, four", "full, one of four", "mkosi");
+}
+
+/// A directory for all of it. What a run that was stopped has left, gigabytes at times, is removed.
+fn scratch() -> tempfile::TempDir {
+    let top = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for entry in fs::read_dir(top).expect("Cargo makes it").flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let run = name.strip_prefix("peer-").and_then(|rest| rest.split('-').next());
+        if run.is_some_and(|run| !Path::new("/proc").join(run).exists()) {
+            clear(&entry.path());
+        }
+    }
+    let prefix = format!("peer-{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(top).expect("no temporary directory")
 }
 
 /// What another program needs, or nothing and a word about why.

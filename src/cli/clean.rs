@@ -9,15 +9,17 @@ use crate::config::Loaded;
 use crate::store::Store;
 use crate::types::human;
 
-/// Removes the outputs of the images; with `-f` their layers too, with `-ff` the package pool as well.
+/// Removes the outputs of the images and the records of their publication; with `-f` their layers too, with `-ff` the package pool as well.
 ///
 /// # Errors
 /// When something can't be removed.
 pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
     let named = |name: &String| invocation.images.is_empty() || invocation.images.contains(name);
+    let store = store_directory(loaded.image("main"));
     for image in loaded.images.iter().filter(|image| named(&image.name)) {
         let Some(output) = image.text("Output") else { continue };
         let directory = image.path("OutputDirectory").unwrap_or(&image.project);
+        crate::stage::publish::clean(&store, directory, output)?;
         let Ok(entries) = std::fs::read_dir(directory) else { continue };
         for entry in entries.flatten() {
             let name = entry.file_name();
@@ -35,7 +37,7 @@ pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
         crate::stage::script::clean(&image, &mut std::io::stderr(), &crate::sandbox::Cancel::default())?;
     }
     if invocation.force > 0 {
-        let store = Store::open(&store_directory(loaded.image("main")))?;
+        let store = Store::open(&store)?;
         let removed = store.forget_project(&loaded.project.to_string_lossy())?;
         eprintln!("{} forgotten", human::count(removed, "result"));
         if invocation.force > 1 {

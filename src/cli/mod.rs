@@ -244,8 +244,52 @@ fn finish_with(result: anyhow::Result<String>) -> ExitCode {
     match result {
         Ok(text) => print(&text),
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", in_words(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// An error with its causes. Those of our own say what caused them themselves, others leave it to who prints them.
+fn in_words(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text.push_str(": ");
+            text.push_str(&cause);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let own = || crate::output::Error::io("open", "/out/image", denied());
+        let outer = crate::exec::ExecError::Node {
+            node: "main/publish".to_owned(),
+            left: false,
+            error: Box::new(crate::stage::StageError::other(own())),
+            tail: Vec::new(),
+            log: PathBuf::new(),
+        };
+        let told = [
+            anyhow::Error::from(own()),
+            anyhow::Error::from(own()).context("can't clean the output"),
+            anyhow::Error::from(outer),
+            Err::<(), _>(denied()).context("can't remove /out").unwrap_err().context("can't clean the output"),
+            anyhow::Error::from(crate::stage::StageError::from(crate::store::StoreError::Io {
+                what: "read",
+                path: "/store/lock".into(),
+                source: denied(),
+            })),
+        ];
+        insta::assert_snapshot!(told.map(|error| in_words(&error)).join("\n"));
     }
 }

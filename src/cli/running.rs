@@ -12,18 +12,14 @@ use super::tools_tree;
 use super::verbs::Verb;
 use crate::config::{HostFacts, Image, Loaded, Value};
 use crate::plan::ToolsTree;
-use crate::run::{RunError, Settings, Tools, burn, container, in_box, latest, process, serve, ssh, systemd, vm};
+use crate::run::{Settings, Tools, burn, container, in_box, latest, process, serve, ssh, systemd, vm};
 
 /// Does what a verb that runs something asks for. `here` is the current directory.
 pub fn run(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
     match start(invocation, loaded, here) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            // One of these says its reason itself.
-            match error.downcast_ref::<RunError>() {
-                Some(error) => eprintln!("error: {error}"),
-                None => eprintln!("error: {error:#}"),
-            }
+            eprintln!("error: {}", super::in_words(&error));
             ExitCode::FAILURE
         }
     }

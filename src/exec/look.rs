@@ -113,7 +113,7 @@ pub fn look(
     let work = store.work_dir("shell")?;
     let layers = layers.iter().map(|digest| store.need_layer(digest)).collect::<Result<Vec<_>, _>>()?;
     let mut log = std::io::sink();
-    let mut context = job.context(&view, &tools, &work, layers, None, &mut log);
+    let mut context = job.context(&view, &tools, &work, layers, None, &mut log)?;
     let left = failed.as_ref().map(|failed: &Failed| Left(failed.dir.clone()));
     Ok(shell(&mut context, left.as_ref(), command)?)
 }

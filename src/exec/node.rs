@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::reads::{self, Inputs, Settled};
 use super::{Event, ExecError, Observer, Options, Outcome, Shared};
 use crate::config::View;
-use crate::plan::{self, Node, NodeId, Reason, RootAccess, Sources};
+use crate::plan::{self, Node, NodeId, OutputPart, Reason, RootAccess, Sources};
 use crate::reads::Recording;
 use crate::sandbox::Cancel;
 use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError, Tools};
@@ -273,7 +273,7 @@ impl Job<'_> {
         let paths = &self.node.decl.part;
         // The layers are kept from it: through them it could see what its key doesn't have.
         let part = (!paths.is_empty()).then(|| MergedTree::new(&std::mem::take(&mut layers)).part(paths));
-        let mut context = self.context(&view, &tools, &work, layers, recording, log);
+        let mut context = self.context(&view, &tools, &work, layers, recording, log)?;
         context.part = part;
         let outputs = code(&mut context);
         let opened = context.opened.take();
@@ -310,12 +310,12 @@ impl Job<'_> {
         layers: Vec<Layer>,
         recording: Option<&'c Recording>,
         log: &'c mut (dyn Write + Send),
-    ) -> Context<'c> {
-        Context {
+    ) -> Result<Context<'c>, StageError> {
+        Ok(Context {
             stage: &self.node.stage,
             view,
             needs: self.stage_needs(),
-            sources: self.sources(),
+            sources: self.sources()?,
             recording,
             layers,
             part: None,
@@ -331,7 +331,7 @@ impl Job<'_> {
             debug_shell: self.options.debug_shell,
             debug_sandbox: self.options.debug_sandbox,
             opened: Cell::new(None),
-        }
+        })
     }
 
     /// Whether the image's minimal tree was made before.
@@ -348,7 +348,7 @@ impl Job<'_> {
         self.needs.iter().filter_map(stripped).collect()
     }
 
-    fn sources(&self) -> BTreeMap<String, Source> {
+    fn sources(&self) -> Result<BTreeMap<String, Source>, StageError> {
         let mut sources = BTreeMap::new();
         for (name, source) in &self.node.sources {
             let short = name.strip_prefix("file/").unwrap_or(name).to_owned();
@@ -356,15 +356,35 @@ impl Job<'_> {
                 plan::Source::Host { path, hidden } => {
                     sources.insert(short, Source::Host { path: path.clone(), hidden: hidden.clone() });
                 }
-                plan::Source::Image => {
+                plan::Source::Image { output, part } => {
                     if let Some(artifact) = self.needs.get(name) {
-                        sources.insert(short, Source::Image(artifact.clone()));
+                        sources.insert(short, Source::Image(select(output, part, artifact)?));
                     }
                 }
             }
         }
-        sources
+        Ok(sources)
     }
+}
+
+/// What a stage gets of an image's output that its setting names a part of: files have the names that they are published
+/// with, for an archive is told by its name.
+fn select(output: &str, part: &OutputPart, artifact: &Artifact) -> Result<Artifact, StageError> {
+    let Artifact::Files { files } = artifact else { return Ok(artifact.clone()) };
+    let published = |files: BTreeMap<String, Digest>| -> BTreeMap<String, Digest> {
+        files.into_iter().map(|(name, digest)| (format!("{output}{name}"), digest)).collect()
+    };
+    let selected = part.select(files);
+    if selected.is_empty() && !files.is_empty() {
+        let made: Vec<String> = published(files.clone()).into_keys().collect();
+        return Err(StageError::Other(format!(
+            "a setting names {}, an output of another image, which makes only {}: correct the name, or set SplitArtifacts= \
+             in that image",
+            part.of(output),
+            made.join(", ")
+        )));
+    }
+    Ok(Artifact::Files { files: published(selected) })
 }
 
 /// Whether what a failed stage left tells anything. On a full disk it would only take the room.

@@ -60,7 +60,7 @@ impl Job<'_> {
             sources.filter(|(name, _)| name.trim_start_matches("unkeyed/").starts_with("file/ExtraSearchPaths/"));
         let search = search.filter_map(|(_, source)| match source {
             Source::Host { path, .. } => Some(path.clone()),
-            Source::Image => None,
+            Source::Image { .. } => None,
         });
         let names = ["need/sandbox-trees.tree", "unkeyed/sandbox-trees.tree"];
         let trees = match names.iter().find_map(|name| self.needs.get(*name)) {

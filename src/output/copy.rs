@@ -105,8 +105,10 @@ pub(super) fn make(root: &OwnedFd, merged: &MergedEntry, entry: &Entry, caller_o
         Kind::Block { device } => node(FileType::BlockDevice, *device)?,
         Kind::Fifo => node(FileType::Fifo, (0, 0))?,
         Kind::Socket => node(FileType::Socket, (0, 0))?,
-        Kind::Directory { .. } | Kind::Whiteout => {
-            return Err(Error::Tree { path: path.to_owned(), reason: "a directory or whiteout as a file" });
+        // As overlayfs has it; any user may make this one device.
+        Kind::Whiteout => node(FileType::CharacterDevice, (0, 0))?,
+        Kind::Directory { .. } => {
+            return Err(Error::Tree { path: path.to_owned(), reason: "a directory as a file" });
         }
     }
     let is_symlink = matches!(entry.kind, Kind::Symlink { .. });

@@ -184,6 +184,14 @@ pub fn withdraw_directory(dest: &Path, state: &Path) -> Result<bool> {
     Ok(ours)
 }
 
+/// Removes the directory `dest` if it is ours, and the record; what else stands there is no matter.
+pub fn clean_directory(dest: &Path, state: &Path) -> Result<()> {
+    if state.exists() && dest.parent().is_some_and(Path::exists) {
+        withdraw_directory(dest, state)?;
+    }
+    state::forget(state)
+}
+
 /// Clears the place `dest` for another kind of output: a directory that is ours goes, and so does whatever stands there
 /// if `force` is set; an empty directory can stay. Errors: [`Error::NotOurs`] if something else is there.
 pub fn vacate(dest: &Path, state: &Path, force: bool) -> Result<()> {

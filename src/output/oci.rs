@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::checksum::hex;
 use super::{Compression, Error, Result};
-use crate::store::{Entry, Kind, Layer, MergedEntry, MergedTree, Meta, parent, path_order};
+use crate::store::{Entry, Kind, Layer, MergedEntry, MergedTree, Meta, path_order};
 use crate::types::{Architecture, Digest};
 
 /// What the name of a file begins with that stands for one which a layer removes.
@@ -165,28 +165,20 @@ fn rfc3339(seconds: i64) -> String {
 /// # Errors
 /// A file whose name has another meaning in a layer.
 pub fn layer_tree(base: &[Layer], layers: &[Layer]) -> Result<MergedTree> {
-    let mut tree = MergedTree::new(layers);
-    if let Some(merged) = tree.entries.iter().find(|merged| name(&merged.entry.path).starts_with(WHITEOUT)) {
+    let mut tree = MergedTree::difference(base, layers);
+    let named =
+        |merged: &&MergedEntry| merged.entry.kind != Kind::Whiteout && name(&merged.entry.path).starts_with(WHITEOUT);
+    if let Some(merged) = tree.entries.iter().find(named) {
         return Err(Error::Unfit {
             path: super::copy::path_of(&merged.entry).to_owned(),
             format: "OCI layer",
             reason: "names that begin with `.wh.` stand for removed files there",
         });
     }
-    if base.is_empty() {
-        return Ok(tree);
-    }
-    let whole = MergedTree::new(&[base, layers].concat());
-    let shown = |path: &[u8]| whole.lookup(path).map(|merged| &merged.entry.kind);
-    for merged in MergedTree::new(base).entries {
+    for merged in tree.entries.iter_mut().filter(|merged| merged.entry.kind == Kind::Whiteout) {
         let path = &merged.entry.path;
-        // What goes with its directory needs no word of its own.
-        if let Some(above) = parent(path).filter(|above| matches!(shown(above), Some(Kind::Directory { .. })))
-            && shown(path).is_none()
-        {
-            let separator: &[u8] = if above.is_empty() { b"" } else { b"/" };
-            tree.entries.push(mark([above, separator, WHITEOUT, name(path)].concat()));
-        }
+        let directory = path.get(..path.len() - name(path).len()).unwrap_or_default();
+        *merged = mark([directory, WHITEOUT, name(path)].concat());
     }
     tree.entries.sort_by(|a, b| path_order(&a.entry.path, &b.entry.path));
     Ok(tree)

@@ -226,6 +226,17 @@ pub fn withdraw<'a>(dir: &Path, state: &Path, names: impl IntoIterator<Item = &'
     Ok(removed)
 }
 
+/// Removes all files that are ours from `dir`, as [`withdraw`] does, and the record.
+pub fn clean(dir: &Path, state: &Path) -> Result<Vec<String>> {
+    let names = published(state);
+    let removed = match names.is_empty() {
+        true => Vec::new(),
+        false => withdraw(dir, state, names.iter().map(String::as_str))?,
+    };
+    state::forget(state)?;
+    Ok(removed)
+}
+
 /// The names that were published with the record at `state` and not withdrawn since.
 pub fn published(state: &Path) -> Vec<String> {
     State::load(state).files.into_keys().collect()

@@ -220,3 +220,27 @@ fn the_store_never_shares_its_files() {
         }
     }
 }
+
+#[test]
+fn clean_up_leaves_what_is_not_ours_and_no_record() {
+    let mut case = Case::new();
+    case.want("named-by-a-script", "x");
+    case.publish().unwrap();
+    std::fs::remove_file(case.out().join("image.manifest")).unwrap();
+    std::fs::write(case.out().join("image.manifest"), "mine").unwrap();
+    // Whoever waits for the lock meanwhile must not get one that is gone.
+    let held = state::lock(&case.state()).unwrap();
+    let removed = std::thread::scope(|scope| {
+        let cleaning = scope.spawn(|| clean(&case.out(), &case.state()).unwrap());
+        let waiting = scope.spawn(|| state::lock(&case.state()).map(drop).unwrap());
+        drop(held);
+        waiting.join().unwrap();
+        cleaning.join().unwrap()
+    });
+    assert_eq!(removed, ["image", "image.tar", "named-by-a-script"]);
+    state::forget(&case.state()).unwrap();
+    assert_eq!(std::fs::read_dir(case.dir.path().join("state")).unwrap().count(), 0);
+    assert_eq!(std::fs::read_dir(case.out()).unwrap().count(), 1);
+    // There is nothing left to remove.
+    assert_eq!(clean(&case.out(), &case.state()).unwrap(), [""; 0]);
+}

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{AtFlags, FlockOperation, Stat, StatxFlags, flock, statx};
@@ -71,13 +72,36 @@ pub(super) fn lock(path: &Path) -> Result<File> {
     if let Some(above) = lock.parent() {
         std::fs::create_dir_all(above).map_err(|error| Error::io("make the directory", above, error))?;
     }
-    let file = File::create(&lock).map_err(|error| Error::io("make the lock", &lock, error))?;
     loop {
-        match flock(&file, FlockOperation::LockExclusive) {
-            Err(rustix::io::Errno::INTR) => {}
-            result => return result.map(|()| file).map_err(|error| Error::io("lock", &lock, error)),
+        let file = File::create(&lock).map_err(|error| Error::io("make the lock", &lock, error))?;
+        while let Err(error) = flock(&file, FlockOperation::LockExclusive) {
+            if error != rustix::io::Errno::INTR {
+                return Err(Error::io("lock", &lock, error));
+            }
+        }
+        // Who had it may have removed the file: then another process can have a new one.
+        let identity = |meta: std::fs::Metadata| (meta.dev(), meta.ino());
+        if file.metadata().map(identity).ok() == lock.symlink_metadata().map(identity).ok() {
+            return Ok(file);
         }
     }
+}
+
+/// Removes the record at `path`, and its lock.
+pub(super) fn forget(path: &Path) -> Result<()> {
+    if !path.exists() && !beside(path, ".lock").exists() {
+        return Ok(());
+    }
+    let _lock = lock(path)?;
+    for file in [path.to_owned(), beside(path, ".new"), beside(path, ".lock")] {
+        match std::fs::remove_file(&file) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::io("remove the record", file, error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The bytes of a record; `None` if there is none that can be read.

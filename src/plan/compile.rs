@@ -19,7 +19,7 @@ use super::inputs::{
     unmet,
 };
 use super::need::Need;
-use super::outputs::Outputs;
+use super::outputs::{OutputPart, Outputs};
 use super::{Declarations, PlanError, Programs, RootAccess, StageDecl};
 use crate::config::{Image, Origin};
 use crate::store::Slot;
@@ -51,7 +51,12 @@ pub enum Source {
         hidden: Vec<PathBuf>,
     },
     /// An output of another image in this graph; the artifact comes with the node's needs under the same name.
-    Image,
+    Image {
+        /// The image's output name.
+        output: String,
+        /// What of it.
+        part: OutputPart,
+    },
 }
 
 /// One stage of one image, or of several that share it.
@@ -322,14 +327,25 @@ impl Builder<'_> {
     ) -> Result<(), PlanError> {
         for input in self.outputs.file_inputs(&node.image, &node.decl) {
             if let Some(other) = self.outputs.producer_of(&input, own).map(|index| &self.images[index]) {
-                let edge = self.output_of(other).ok_or_else(|| PlanError::NoOutput {
+                let part = self.outputs.part_of(&input, other);
+                let edge = match input.setting.as_str() {
+                    "BaseTrees" => self.base_of(other, &part),
+                    _ => self.output_of(other, &part),
+                };
+                let edge = edge.ok_or_else(|| PlanError::NoOutput {
                     image: node.image.name.clone(),
                     setting: input.setting.clone(),
                     path: input.path.clone(),
                     other: other.name.clone(),
                     format: other.text("Format").unwrap_or("directory").into(),
                 })?;
-                node.sources.insert(input.name.clone(), Source::Image);
+                let output = other.text("Output").unwrap_or(&other.name).to_owned();
+                // Which file it is, and its name. A tree has none, and what a setting names by a word is known by it.
+                if input.keyed && input.image.is_none() && edge.1 != "tree" {
+                    let name = Encoder::new("mkosi.name", 1).str(&part.of(&output)).finish();
+                    node.inputs.insert(format!("name/{}", input.name), name);
+                }
+                node.sources.insert(input.name.clone(), Source::Image { output, part });
                 edges.insert(input.name, edge);
                 continue;
             }
@@ -367,7 +383,7 @@ impl Builder<'_> {
             ToolsTree::Seed => self.plan.tree_after(&node.image.name, "seed").map(|id| (id, "tree".to_owned())),
             _ => {
                 let tools = self.images.iter().find(|image| image.name == TOOLS_IMAGE);
-                tools.and_then(|tools| self.output_of(tools))
+                tools.and_then(|tools| self.output_of(tools, &OutputPart::Image(String::new())))
             }
         };
         let edge = edge.ok_or_else(|| PlanError::NoToolsTree { image: node.image.name.clone() })?;
@@ -375,14 +391,31 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// The node and output that another image's file in the output directory comes from.
-    fn output_of(&self, image: &Image) -> Option<(NodeId, String)> {
-        let format = image.text("Format").unwrap_or("directory");
-        if format == "directory" {
-            return self.plan.tree(&image.name).map(|id| (id, "tree".to_owned()));
+    /// As [`Self::output_of`], for a base tree: that of a disk is the tree that the disk was made of, which nobody has to take
+    /// apart again.
+    fn base_of(&self, image: &Image, part: &OutputPart) -> Option<(NodeId, String)> {
+        match (part, image.text("Format")) {
+            (OutputPart::Image(_), Some("disk" | "portable")) => {
+                self.plan.tree(&image.name).map(|id| (id, "tree".to_owned()))
+            }
+            _ => self.output_of(image, part),
         }
-        let id = *self.plan.nodes.get(&image.name)?.get(format)?;
-        (self.plan.graph[id].skipped.is_none()).then(|| (id, "files".to_owned()))
+    }
+
+    /// The node and output that another image's file in the output directory comes from.
+    fn output_of(&self, image: &Image, part: &OutputPart) -> Option<(NodeId, String)> {
+        let format = image.text("Format").unwrap_or("directory");
+        let stage = |stage: &str| {
+            let id = *self.plan.nodes.get(&image.name)?.get(stage)?;
+            self.plan.graph[id].skipped.is_none().then_some(id)
+        };
+        let made = part.makers().iter().find_map(|(maker, output)| Some((stage(maker)?, (*output).to_owned())));
+        match format {
+            _ if made.is_some() => made,
+            "directory" if matches!(part, OutputPart::Beside(_)) => None,
+            "directory" => self.plan.tree(&image.name).map(|id| (id, "tree".to_owned())),
+            format => stage(format).map(|id| (id, "files".to_owned())),
+        }
     }
 
     fn stages(&self, node: &Node, edges: &mut BTreeMap<String, (NodeId, String)>) {

@@ -169,6 +169,16 @@ pub enum PlanError {
         /// Where it was asked for.
         origin: String,
     },
+    /// A difference is asked for, and there can be none.
+    #[error("image `{image}`: `Overlay=yes` ({origin}) is the difference to base trees, and {why}")]
+    Overlay {
+        /// The image.
+        image: String,
+        /// Where it was asked for.
+        origin: String,
+        /// What stands against it.
+        why: &'static str,
+    },
     /// A compression that layers of OCI images can't have.
     #[error(
         "image `{image}`: `CompressOutput=xz` ({origin}) is nothing that programs for OCI images read; set gz, zstd or none"

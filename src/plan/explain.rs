@@ -109,6 +109,7 @@ pub fn input_in_words(name: &str) -> String {
         (Some("setting"), Some(setting), None, None) => format!("`{setting}=`"),
         (Some("test"), Some(test), None, None) => format!("whether `{test}`"),
         (Some("tool"), Some(tool), None, None) => format!("the host's `{tool}`"),
+        (Some("name"), Some("file"), Some(setting), _) => format!("which file of an output `{setting}=` names"),
         (Some("file"), Some(_), Some(_), Some(base)) => format!("`{base}`"),
         (Some("file"), Some("BuildSources"), ..) => "a file of the build sources".to_owned(),
         (Some("file"), Some(setting), Some(index), None) => match index.parse::<usize>() {

@@ -24,6 +24,7 @@ pub use explain::{Change, ReadChange, Reason, explain, explain_read, input_in_wo
 pub use inputs::{Digests, TOOLS_IMAGE, ToolsTree};
 pub use key::{TREE, key_of, node_inputs, pre_key_of};
 pub use need::{Need, Parsed};
+pub use outputs::OutputPart;
 pub use preview::{Lookup, Preview, State, preview};
 pub use render::{Format, render};
 pub use sources::hidden_paths;

@@ -9,7 +9,75 @@ use std::sync::Arc;
 use super::StageDecl;
 use super::inputs::{FileInput, file_inputs};
 use crate::config::{DEFAULT_INITRD, Image};
-use crate::output::OutputNames;
+use crate::output::{Compression, OutputNames};
+use crate::types::Digest;
+
+/// Which file of an image's output a path names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OutputPart {
+    /// The image, whatever its compression: what follows the output's name before that (`.raw`). All files where the image
+    /// is a directory of files.
+    Image(String),
+    /// A file beside the image, by what follows the output's name (`.root-x86-64.raw`).
+    Beside(String),
+}
+
+impl OutputPart {
+    /// What `rest`, which follows the output's name in a path, names of `image`.
+    fn new(rest: &str, image: &Image) -> Self {
+        let extension = match image.text("OutputExtension").unwrap_or_default() {
+            "" => String::new(),
+            extension => format!(".{extension}"),
+        };
+        match rest.strip_prefix(&extension).is_some_and(is_compression) || rest.is_empty() {
+            true => Self::Image(extension),
+            false => Self::Beside(rest.to_owned()),
+        }
+    }
+
+    /// The stages of an image that make a file beside it, in the order in which they are asked, and the output that holds
+    /// the file. None where it is the stage of the image itself.
+    pub(super) fn makers(&self) -> &'static [(&'static str, &'static str)] {
+        let Self::Beside(suffix) = self else { return &[] };
+        match suffix.as_str() {
+            ".SHA256SUMS" => &[("checksum", "files")],
+            ".SHA256SUMS.gpg" => &[("sign", "files")],
+            ".manifest" => &[("manifest", "files")],
+            ".nspawn" => &[("nspawn", "files")],
+            ".kernel-modules-initrd" => &[("modules-initrd", "split")],
+            ".efi" | ".initrd" | ".osrelease" | ".pcrs" | ".vmlinuz" => {
+                &[("kernel", "files"), ("esp-kernel", "files"), ("uki", "files"), ("addon", "files")]
+            }
+            suffix if suffix.strip_prefix(".tar").is_some_and(is_compression) => &[("tar", "files")],
+            _ => &[],
+        }
+    }
+
+    /// The name of the file, of an image with this output name, without what may follow for its compression.
+    pub fn of(&self, output: &str) -> String {
+        let (Self::Image(name) | Self::Beside(name)) = self;
+        format!("{output}{name}")
+    }
+
+    /// The part of a stage's files: one file, or all of an image that is a directory.
+    pub fn select(&self, files: &BTreeMap<String, Digest>) -> BTreeMap<String, Digest> {
+        let (Self::Image(name) | Self::Beside(name)) = self;
+        let rest = |file: &str| file.strip_prefix(name.as_str()).map(str::to_owned);
+        let exact = files.iter().filter(|(file, _)| *file == name);
+        let packed = files.iter().filter(|(file, _)| rest(file).is_some_and(|rest| is_compression(&rest)));
+        if let Some((file, digest)) = exact.chain(packed).next() {
+            return BTreeMap::from([(file.clone(), *digest)]);
+        }
+        let inside = files.iter().filter(|(file, _)| rest(file).is_some_and(|rest| rest.starts_with('/')));
+        inside.map(|(file, digest)| (file.clone(), *digest)).collect()
+    }
+}
+
+/// Whether this, at the end of a name, says how the file is compressed.
+fn is_compression(end: &str) -> bool {
+    let extensions = [Compression::Gzip, Compression::Xz, Compression::Zstd].map(Compression::extension);
+    end.is_empty() || extensions.into_iter().flatten().any(|extension| end.strip_prefix('.') == Some(extension))
+}
 
 /// Where each image's outputs lie: a thousand images ask for every path that they read.
 pub(super) struct Outputs {
@@ -65,6 +133,13 @@ impl Outputs {
             input.hidden.dedup();
         }
         inputs
+    }
+
+    /// What an input names of the output of `image`, whose output it is.
+    pub fn part_of(&self, input: &FileInput, image: &Image) -> OutputPart {
+        let name = input.path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let rest = name.strip_prefix(image.text("Output").unwrap_or(&image.name)).unwrap_or_default();
+        OutputPart::new(if input.image.is_some() { "" } else { rest }, image)
     }
 
     /// The image, other than image `own`, whose output an input is.

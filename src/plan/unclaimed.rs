@@ -80,6 +80,14 @@ pub fn check(image: &Image, declarations: &Declarations) -> Result<(), PlanError
     if format == "oci" && image.text("CompressOutput") == Some("xz") {
         return Err(PlanError::OciCompression { image: image.name.clone(), origin: origin(image, "CompressOutput") });
     }
+    let whole = match image.get("BaseTrees").is_empty() {
+        true => Some("there are no base trees to be different from: set `BaseTrees=`"),
+        false => (format == "portable")
+            .then_some("a portable service is a whole image: set `Format=sysext` for a part of one"),
+    };
+    if let Some(why) = whole.filter(|_| image.bool("Overlay")) {
+        return Err(PlanError::Overlay { image: image.name.clone(), origin: origin(image, "Overlay"), why });
+    }
     let distribution = image.text("Distribution").unwrap_or(CUSTOM);
     if distribution == CUSTOM {
         return match NEEDS_PACKAGES.iter().find(|setting| !image.get(setting).is_empty()) {
@@ -207,6 +215,12 @@ mod tests {
         insta::assert_snapshot!(
             [
                 refused(&[format("oci", at(1)), ("CompressOutput", Value::text("xz"), at(3))]),
+                refused(&[format("tar", at(1)), ("Overlay", Value::Bool(true), at(4))]),
+                refused(&[
+                    format("portable", at(1)),
+                    ("BaseTrees", Value::List(vec![Value::Path("/p/base".into())]), at(3)),
+                    ("Overlay", Value::Bool(true), at(4)),
+                ]),
                 refused(&[format("tar", at(1)), ("Distribution", Value::text("arch"), at(2))]),
                 refused(&[format("tar", at(1)), ("Distribution", Value::text("custom"), at(2)), packages()]),
             ]

@@ -14,6 +14,7 @@ use super::process::{self, Helper, Unwatched, finished};
 use super::settings::Settings;
 use super::snapshot::{self, Snapshot};
 use super::tools::Tools;
+use crate::output::foreign;
 
 const HINT: &str = "install it (package systemd-container), or boot the image with `mkosi vm`";
 /// From this version on a user can run disk images, with the help of systemd-nsresourced and systemd-mountfsd.
@@ -55,6 +56,8 @@ pub fn run(settings: &Settings, tools: &Tools, boot: bool, extra: &[String]) -> 
         version,
         boot,
         image: (snapshot.path.clone(), snapshot.path.is_dir()),
+        foreign: is_foreign(&snapshot.path),
+        root: rustix::process::geteuid().is_root(),
         systemd: Path::new("/run/systemd/system").is_dir() && Path::new("/run/dbus/system_bus_socket").exists(),
         core: (core.current, core.maximum),
         credentials: files,
@@ -82,33 +85,48 @@ fn check(settings: &Settings, what: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether this is a directory of the foreign range of ids (`ForeignUIDRange=`).
+fn is_foreign(image: &Path) -> bool {
+    image.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == foreign::FIRST)
+}
+
 /// Whether this user may run this image.
 fn allowed(settings: &Settings, image: &Path, version: u32) -> Result<()> {
-    let root = rustix::process::geteuid().is_root();
-    if settings.format == "directory" {
-        let owner = image.metadata().map_err(RunError::io("look at", image))?.uid();
-        if owner != 0 {
-            return Err(RunError::unfit(
-                format!("{} belongs to the user {owner}, and a container needs one that is root's", image.display()),
-                "build and run it as root, or make a disk image with Format=disk",
-            ));
-        }
-        if !root {
-            return Err(RunError::unfit(
-                "only root can run a directory image in a container",
-                "run as root, or make a disk image with Format=disk",
-            ));
-        }
-        return Ok(());
-    }
+    let directory = settings.format == "directory";
+    let owner = image.metadata().map_err(RunError::io("look at", image))?.uid();
     let helpers = Path::new("/run/systemd/io.systemd.NamespaceResource").exists()
         && Path::new("/run/systemd/io.systemd.MountFileSystem").exists();
-    if root || (version >= FOR_USERS && helpers) {
+    permitted(image, directory.then_some(owner), rustix::process::geteuid().is_root(), helpers, version)
+}
+
+/// Whether an image can be run; `owner` is that of a directory, `helpers` tells whether what helps users is there.
+fn permitted(image: &Path, owner: Option<u32>, root: bool, helpers: bool, version: u32) -> Result<()> {
+    let needed = match owner {
+        None => FOR_USERS,
+        Some(foreign::FIRST) => nspawn::MAPS_FOREIGN,
+        Some(0) if root => return Ok(()),
+        Some(0) => {
+            return Err(RunError::unfit(
+                "only root can run a directory image that belongs to root in a container",
+                "run as root, build it with ForeignUIDRange=yes, or make a disk image with Format=disk",
+            ));
+        }
+        Some(owner) => {
+            return Err(RunError::unfit(
+                format!(
+                    "{} belongs to the user {owner}, and a container needs one that is root's or of the foreign range",
+                    image.display()
+                ),
+                "build and run it as root, with ForeignUIDRange=yes, or make a disk image with Format=disk",
+            ));
+        }
+    };
+    if root || (version >= needed && helpers) {
         return Ok(());
     }
     Err(RunError::unfit(
-        format!("only root can run an image in a container here: systemd-nspawn has version {version}"),
-        format!("run as root; for users that takes version {FOR_USERS}, systemd-nsresourced and systemd-mountfsd"),
+        format!("only root can run this image in a container here: systemd-nspawn has version {version}"),
+        format!("run as root; for users that takes version {needed}, systemd-nsresourced and systemd-mountfsd"),
     ))
 }
 
@@ -135,4 +153,36 @@ fn own_settings(settings: &Settings) -> Result<Option<tempfile::TempPath>> {
         return Ok(None);
     }
     tempfile::TempPath::try_from_path(&target).map(Some).map_err(RunError::io("keep track of", &target))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_run_which_image() {
+        let told =
+            |owner, root, helpers, version| match permitted(Path::new("/out/image"), owner, root, helpers, version) {
+                Ok(()) => "yes".to_owned(),
+                Err(error) => error.to_string(),
+            };
+        let foreign = Some(foreign::FIRST);
+        for (owner, root, helpers, version) in [
+            (None, true, false, 252),
+            (None, false, true, 257),
+            (Some(0), true, false, 252),
+            (foreign, true, false, 252),
+            (foreign, false, true, 258),
+        ] {
+            assert_eq!(told(owner, root, helpers, version), "yes", "{owner:?} {root} {helpers} {version}");
+        }
+        let no = [
+            told(None, false, false, 258),
+            told(Some(0), false, true, 258),
+            told(Some(1000), true, true, 258),
+            told(foreign, false, true, 257),
+            told(foreign, false, false, 258),
+        ];
+        insta::assert_snapshot!(no.join("\n"));
+    }
 }

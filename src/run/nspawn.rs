@@ -8,6 +8,7 @@ use super::cmdline;
 use super::journal;
 use super::network;
 use super::settings::{Feature, Settings, SharedTree};
+use crate::output::foreign;
 
 /// What was made for the container, and what the host has.
 #[derive(Clone, Debug)]
@@ -20,6 +21,10 @@ pub struct Parts {
     pub boot: bool,
     /// The image, and whether it is a directory.
     pub image: (PathBuf, bool),
+    /// Whether it is a directory of the foreign range of ids.
+    pub foreign: bool,
+    /// Whether root runs it.
+    pub root: bool,
     /// Whether systemd runs on the host, which can keep the container in a unit of its own.
     pub systemd: bool,
     /// The limits of core files, soft and hard; none for no limit.
@@ -31,6 +36,9 @@ pub struct Parts {
     /// The user whose home is bound.
     pub user: Option<String>,
 }
+
+/// From this version on systemd-nspawn gives the files of the foreign range to the container's own ids, in its mount alone.
+pub const MAPS_FOREIGN: u32 = 258;
 
 /// systemd-nspawn forwards the journal itself from this version on.
 pub const FORWARDS_JOURNAL: u32 = 261;
@@ -69,8 +77,18 @@ pub fn command_line(
     }
     let (image, directory) = &parts.image;
     add(&[&format!("{}={}", if *directory { "--directory" } else { "--image" }, image.display())]);
+    if parts.foreign {
+        match (parts.root, parts.version >= MAPS_FOREIGN) {
+            (true, true) => add(&["--private-users=pick", "--private-users-ownership=foreign"]),
+            // The container has the very ids that its files belong to.
+            (true, false) => add(&[&format!("--private-users={}:{}", foreign::FIRST, foreign::COUNT)]),
+            (false, _) => add(&["--private-users=managed", "--private-users-ownership=foreign"]),
+        }
+    }
     for tree in settings.all_trees() {
-        add(&[&format!("--bind={}", bind(tree, owned_by_root(&tree.source)))]);
+        // The ids of the host are nobody's in a container with ids of its own.
+        let same = owned_by_root(&tree.source) && !parts.foreign;
+        add(&[&format!("--bind={}", bind(tree, same))]);
     }
     if let Some(user) = &parts.user {
         add(&[&format!("--bind-user={user}")]);
@@ -109,8 +127,8 @@ pub fn command_line(
 
 /// A tree as `--bind=` takes it. Mounts below it stay away: the output directory is often among them, and with it the
 /// container's own root. The owner of the tree is root in the container.
-fn bind(tree: &SharedTree, owned_by_root: bool) -> String {
-    let ids = if owned_by_root { "noidmap" } else { "rootidmap" };
+fn bind(tree: &SharedTree, same_ids: bool) -> String {
+    let ids = if same_ids { "noidmap" } else { "rootidmap" };
     format!("{}:{}:norbind,{ids}", escaped(&tree.source), escaped(&tree.target))
 }
 

@@ -152,7 +152,9 @@ impl Context<'_> {
     /// How files enter the store.
     pub fn ingest(&self) -> Ingest {
         let set = self.source_date_epoch();
-        Ingest { epoch: set.unwrap_or(0), started: self.started, clamp: set.is_some() }
+        // What makes outputs may write labels too, into its disk; the tree that it sees is only read.
+        let labels = self.profile.labels && self.profile.root == Root::ReadWrite;
+        Ingest { epoch: set.unwrap_or(0), started: self.started, clamp: set.is_some(), labels }
     }
 
     /// The file inputs of a setting, in the user's order.
@@ -188,6 +190,17 @@ impl Context<'_> {
             materialise(&self.layers, &upper, &Materialise { break_links: true, ..Materialise::default() })?;
         }
         Ok(Tree { lowers: self.layers.clone(), upper, above: None, work, copied })
+    }
+
+    /// As [`Context::open_tree`], as a copy in any case: it shows whiteouts of [`Context::part`] that a mount would hide.
+    ///
+    /// # Errors
+    /// When the directories can't be made, or the tree can't be copied.
+    pub fn open_copy(&self) -> Result<Tree, StageError> {
+        let tree = self.merged();
+        let (upper, work) = self.work.overlay(Some(&tree))?;
+        copy_tree(&tree, &upper, &Materialise { break_links: true, ..Materialise::default() })?;
+        Ok(Tree { lowers: self.layers.clone(), upper, above: None, work, copied: true })
     }
 
     /// As [`Context::open_tree`], with what a stage that failed has left in its `upper` directory on top.

@@ -434,6 +434,12 @@ fn base_layers(cx: &mut Context<'_>) -> Result<Vec<Digest>, StageError> {
             optional: false,
         });
         let path_is_directory = path.is_dir();
+        if !path_is_directory && !is_tar(Path::new(&name)) {
+            return Err(StageError::Other(format!(
+                "BaseTrees= names {name}, which is neither a directory nor a tar archive; `systemd-dissect --copy-from` takes \
+                 a disk image apart"
+            )));
+        }
         spec.mounts.push(Mount::Bind { source: path, target: inside.clone().into(), read_only: true, optional: false });
         // The times of a directory are in no key, so they must not be in the layer.
         let epoch = path_is_directory.then(|| cx.epoch());

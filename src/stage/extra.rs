@@ -56,6 +56,9 @@ pub fn add_trees(
             .to_owned();
         let base = match source {
             Source::Host { path, .. } => path.file_name().map(|name| name.to_string_lossy().into_owned()),
+            Source::Image(Artifact::Files { files }) => {
+                files.first_key_value().and_then(|(name, _)| name.split('/').next()).map(str::to_owned)
+            }
             Source::Image(_) => None,
         };
         // An archive keeps its name: that is how it is told from a plain file.
@@ -78,8 +81,8 @@ pub fn source_mount(cx: &Context<'_>, source: &Source, target: &str) -> Result<O
     Ok(match source {
         Source::Host { path, .. } => Some(bind(path.clone())),
         Source::Image(Artifact::Tree { layers }) => Some(layers_mount(cx, layers, target)?),
-        // An OCI image, which is a directory of files.
-        Source::Image(Artifact::Files { files }) if files.keys().any(|name| name.ends_with("/oci-layout")) => {
+        // A directory of files, as an OCI image is.
+        Source::Image(Artifact::Files { files }) if files.keys().any(|name| name.contains('/')) => {
             let directory = cx.scratch(&format!("files{}", target.replace('/', "-")))?;
             for (name, digest) in files {
                 let path = directory.join(name.trim_start_matches(|c| c != '/').trim_start_matches('/'));

@@ -46,9 +46,8 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
 
 /// Writes the tree to the file `path`, which is summed up before and after it is compressed, on the way.
 fn write_layer(cx: &Context<'_>, path: &std::path::Path) -> Result<Blob, StageError> {
-    let layers = image_layers(cx.view, cx.layers.clone(), &cx.needs);
-    let base = cx.layers.get(..cx.layers.len() - layers.len()).unwrap_or_default();
-    let tree = layer_tree(base, &layers).map_err(StageError::other)?;
+    let (base, layers) = image_layers(cx.view, &cx.layers, &cx.needs);
+    let tree = layer_tree(base, layers).map_err(StageError::other)?;
     let file = File::create(path).map_err(StageError::io("make", path))?;
     let file = Summing::new(BufWriter::with_capacity(1 << 20, file));
     let (compression, out) = compressed(cx, path, file)?;

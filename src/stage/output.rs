@@ -38,13 +38,13 @@ pub fn archive_file(cx: &Context<'_>, write: Writer) -> Result<(PathBuf, Compres
     let path = cx.work.join("archive");
     let file = File::create(&path).map_err(StageError::io("make", &path))?;
     let (compression, mut out) = compressed(cx, &path, BufWriter::with_capacity(1 << 20, file))?;
-    let mut layers = image_layers(cx.view, cx.layers.clone(), &cx.needs);
+    let mut layers = cx.layers.clone();
     if let Some(Artifact::Tree { layers: tabs }) = cx.needs.get("partitions.tabs") {
         for digest in tabs {
             layers.push(cx.store.need_layer(digest)?);
         }
     }
-    let tree = MergedTree::new(&layers);
+    let tree = image_tree(cx.view, &layers, &cx.needs);
     write(&tree, &archive_options(cx), &mut out).map_err(StageError::other)?;
     let mut out = out.finish().map_err(StageError::io("compress to", &path))?;
     out.flush().map_err(StageError::io("write", &path))?;
@@ -86,17 +86,28 @@ pub fn extension(view: &View) -> String {
     }
 }
 
-/// The layers that an output shows: all of them, or with `Overlay=` those above the base trees.
-pub fn image_layers(view: &View, layers: Vec<Layer>, needs: &BTreeMap<String, Artifact>) -> Vec<Layer> {
+/// The layers of a tree in two parts: with `Overlay=` those of the base trees, that an output doesn't show, and those that
+/// it shows.
+pub fn image_layers<'a>(
+    view: &View,
+    layers: &'a [Layer],
+    needs: &BTreeMap<String, Artifact>,
+) -> (&'a [Layer], &'a [Layer]) {
     match needs.get("base.lower") {
         Some(Artifact::Tree { layers: lower })
             if view.bool("Overlay")
                 && layers.iter().map(|layer| layer.digest).take(lower.len()).eq(lower.iter().copied()) =>
         {
-            layers.into_iter().skip(lower.len()).collect()
+            layers.split_at(lower.len())
         }
-        _ => layers,
+        _ => (&[], layers),
     }
+}
+
+/// The tree that an output shows: all of it, or with `Overlay=` the difference to the base trees.
+pub fn image_tree(view: &View, layers: &[Layer], needs: &BTreeMap<String, Artifact>) -> MergedTree {
+    let (base, layers) = image_layers(view, layers, needs);
+    MergedTree::difference(base, layers)
 }
 
 fn files<const N: usize>(files: [(String, Digest); N]) -> Outputs {

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::output::{image_layers, named_files};
+use super::output::{image_tree, named_files};
 use super::{Context, Outputs, StageError};
 use crate::config::View;
-use crate::output::directory::{DirectoryOptions, publish_directory, vacate};
+use crate::output::directory::{DirectoryOptions, clean_directory, publish_directory, vacate};
 use crate::output::publish::{self, Content, PublishOptions, publish, withdraw};
-use crate::store::{Artifact, MergedTree, Store};
+use crate::store::{Artifact, Store};
 use crate::types::{Digest, Encoder};
 
 /// The mode of output files where `OutputMode=` says nothing.
@@ -65,9 +65,8 @@ impl Wanted {
         if let Some(target) = image.filter(|image| !taken && *image != output) {
             files.insert(output.clone(), Content::Link { target });
         }
-        let name = Encoder::new("mkosi.output", 1).bytes(directory.as_os_str().as_bytes()).str(&output).finish();
         Self {
-            state: store.dir().join("outputs").join(name.hex()),
+            state: state_of(store.dir(), &directory, &output),
             tree: (format == "directory").then_some(layers),
             overlay: view.bool("Overlay"),
             foreign: view.bool("ForeignUIDRange"),
@@ -94,6 +93,33 @@ impl Wanted {
     fn recorded(&self) -> Option<PublishedTree> {
         serde_json::from_slice(&std::fs::read(self.state.with_extension("json")).ok()?).ok()
     }
+}
+
+/// Where the records of a publication are, without their extensions.
+fn state_of(store: &Path, directory: &Path, output: &str) -> PathBuf {
+    let name = Encoder::new("mkosi.output", 1).bytes(directory.as_os_str().as_bytes()).str(output).finish();
+    store.join("outputs").join(name.hex())
+}
+
+/// Removes what was published under an output's name in a directory, whatever its files are called, and the records of it.
+/// `store` is the store's directory, which need not be there.
+///
+/// # Errors
+/// When something can't be removed.
+pub fn clean(store: &Path, directory: &Path, output: &str) -> Result<(), StageError> {
+    let state = state_of(store, directory, output);
+    publish::clean(directory, &state.with_extension("files")).map_err(StageError::other)?;
+    clean_directory(&directory.join(output), &state.with_extension("tree")).map_err(StageError::other)?;
+    for extension in ["json", "json-new"] {
+        let path = state.with_extension(extension);
+        match std::fs::remove_file(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(StageError::io("remove", &path)(error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 /// The name of the image before it is compressed.
@@ -165,7 +191,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     if let Some(layers) = wanted.tree.clone() {
         // The link to an archive of an earlier format would be in the way.
         withdraw(&directory, &wanted.files_state(), [output.as_str()]).map_err(StageError::other)?;
-        let tree = MergedTree::new(&image_layers(cx.view, cx.layers.clone(), &cx.needs));
+        let tree = image_tree(cx.view, &cx.layers, &cx.needs);
         let options = DirectoryOptions { force: cx.force, foreign: wanted.foreign, ..DirectoryOptions::default() };
         let outcome = publish_directory(&tree, &directory.join(&output), &wanted.tree_state(), &options)
             .map_err(StageError::other)?;

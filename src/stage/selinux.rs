@@ -10,15 +10,13 @@ use super::hwdb::unchanged;
 use super::{Context, Outputs, StageError};
 use crate::boot::look::Look;
 use crate::sandbox::{Input, Output};
+use crate::store::LABEL;
 
 /// Where an image says which policy it has.
 pub const CONFIG: &str = "etc/selinux/config";
 
-/// The attribute with a file's label.
-pub const ATTRIBUTE: &str = "security.selinux";
-
 /// A label that every policy has.
-const LABEL: &[u8] = b"system_u:object_r:unlabeled_t:s0\0";
+const UNLABELLED: &[u8] = b"system_u:object_r:unlabeled_t:s0\0";
 
 /// A policy in the tree. Paths have no leading slash.
 #[derive(Debug, PartialEq, Eq)]
@@ -127,7 +125,7 @@ fn policy_name(config: &str) -> Option<String> {
 fn can_label(cx: &Context<'_>) -> Result<Result<(), String>, StageError> {
     let path = cx.work.join("label");
     std::fs::write(&path, "").map_err(StageError::io("write", &path))?;
-    Ok(rustix::fs::setxattr(&path, ATTRIBUTE, LABEL, XattrFlags::empty()).map_err(|error| error.to_string()))
+    Ok(rustix::fs::setxattr(&path, LABEL, UNLABELLED, XattrFlags::empty()).map_err(|error| error.to_string()))
 }
 
 #[cfg(test)]

@@ -234,7 +234,8 @@ mod tests {
             let tree = store.work_dir("tree").unwrap();
             let copy = std::process::Command::new("cp").arg("-a").arg(root.join(".")).arg(tree.join("t")).status();
             assert!(copy.unwrap().success());
-            let ingest = crate::store::Ingest { epoch: 0, started: std::time::SystemTime::now(), clamp: false };
+            let ingest =
+                crate::store::Ingest { epoch: 0, started: std::time::SystemTime::now(), clamp: false, labels: false };
             store.add_layer(&tree.join("t"), None, &ingest).unwrap()
         };
         let directory = Tools::of_directory(root).unwrap();

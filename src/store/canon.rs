@@ -74,6 +74,7 @@ pub(super) fn plan(lower: &MergedTree, scanned: Scanned) -> Plan {
         link: None,
         mtime: (0, 0),
         by_attribute: false,
+        relabel: false,
     }));
     plan.kept.sort_by(|a, b| path_order(&a.entry.path, &b.entry.path));
     plan.whiteouts.extend(hidden);

@@ -1,7 +1,6 @@
 //! The copying backend, for file systems that overlayfs can't work on: puts a tree together from its layers, and finds
 //! the layer that a change to such a copy makes. The layer is the one that an overlay would have given.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions, Permissions};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +13,7 @@ use super::error::Context;
 use super::scan;
 use super::walk::{host_path, set_xattr};
 use super::work::{apply_meta, make_whiteout, set_mtime};
-use super::{Entry, Ingest, Kind, Layer, MergedTree, Store, StoreError, canon};
+use super::{Entry, Ingest, Kind, Layer, MergedTree, Store, StoreError, canon, labels};
 
 /// How a tree is put together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,32 +33,7 @@ pub fn materialise(layers: &[Layer], dest: &Path, options: &Materialise) -> Resu
     copy_tree(&MergedTree::new(layers), dest, options)
 }
 
-/// Makes what `layers` (lowest first) add to the layers below them at `dest`, which is a new or an empty directory. What
-/// they take away is a whiteout there, as overlayfs has it.
-///
-/// # Errors
-/// When something can't be made, or the disk is full.
-pub fn materialise_difference(layers: &[Layer], dest: &Path, options: &Materialise) -> Result<(), StoreError> {
-    let tree = MergedTree::new(layers);
-    copy_tree(&tree, dest, options)?;
-    let entries = layers.iter().flat_map(|layer| &layer.index.entries);
-    let whiteouts: BTreeSet<&[u8]> =
-        entries.filter(|entry| entry.kind == Kind::Whiteout).map(|entry| entry.path.as_slice()).collect();
-    for path in whiteouts {
-        let shown = |path: &[u8]| tree.lookup(path).map(|merged| &merged.entry.kind);
-        // A directory that is gone from the difference, or has become a file, hides it already.
-        let above =
-            path.iter().rposition(|byte| *byte == b'/').map_or(&b""[..], |at| path.get(..at).unwrap_or_default());
-        if shown(path).is_none() && matches!(shown(above), Some(Kind::Directory { .. })) {
-            let place = host_path(dest, path);
-            make_whiteout(&place)?;
-            set_mtime(&place, 0)?;
-        }
-    }
-    Ok(())
-}
-
-/// Makes a merged tree at `dest`, which is a new or an empty directory.
+/// Makes a merged tree at `dest`, which is a new or an empty directory; whiteouts as overlayfs has them.
 ///
 /// # Errors
 /// When something can't be made, or the disk is full.
@@ -111,7 +85,8 @@ fn copy_entry(entry: &Entry, source: &Path, path: &Path, options: &Materialise) 
         }
         Kind::Block { device: (major, minor) } => node(FileType::BlockDevice, rustix::fs::makedev(*major, *minor))?,
         Kind::Fifo => node(FileType::Fifo, 0)?,
-        Kind::Directory { .. } | Kind::Socket | Kind::Whiteout => return Ok(()),
+        Kind::Whiteout => make_whiteout(path)?,
+        Kind::Directory { .. } | Kind::Socket => return Ok(()),
     }
     apply_meta(path, entry)?;
     set_mtime(path, entry.mtime)
@@ -144,8 +119,11 @@ fn copy_content(source: &Path, path: &Path, read_only: bool) -> Result<bool, Sto
 ///
 /// # Errors
 /// When something can't be read or moved.
-pub fn diff(lower: &MergedTree, changed: &Path, upper: &Path) -> Result<(), StoreError> {
-    let scanned = scan::scan_plain(changed)?;
+pub fn diff(lower: &MergedTree, changed: &Path, upper: &Path, opts: &Ingest) -> Result<(), StoreError> {
+    let mut scanned = scan::scan_plain(changed)?;
+    if !opts.labels {
+        labels::settle(&mut scanned.raws, Some(lower));
+    }
     let plan = canon::difference(lower, scanned);
     let kept = &plan.kept;
     fs::create_dir_all(upper).context("make", upper)?;
@@ -197,7 +175,7 @@ impl Store {
     pub fn add_layer_from_diff(&self, changed: &Path, lower: &MergedTree, opts: &Ingest) -> Result<Layer, StoreError> {
         let work = self.work_dir("diff")?;
         let upper: PathBuf = work.join("upper");
-        diff(lower, changed, &upper).map_err(|error| error.in_store(&self.dir))?;
+        diff(lower, changed, &upper, opts).map_err(|error| error.in_store(&self.dir))?;
         self.add_layer(&upper, Some(lower), opts)
     }
 }

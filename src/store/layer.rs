@@ -18,7 +18,7 @@ use super::error::Context;
 use super::root::{Gate, Use, locked};
 use super::scan::{self, Raw};
 use super::walk::host_path;
-use super::{Kind, MergedTree, Store, StoreError, TreeIndex, work};
+use super::{Kind, MergedTree, Store, StoreError, TreeIndex, labels, work};
 use crate::types::Digest;
 
 /// What an index file begins with; the last byte is the version of its format.
@@ -37,6 +37,8 @@ pub struct Ingest {
     pub started: SystemTime,
     /// Whether every later time is set to `epoch` as well.
     pub clamp: bool,
+    /// Whether the labels of files are the tree's own: of a stage that labels. All others leave labels as they are below.
+    pub labels: bool,
 }
 
 /// A layer in the store.
@@ -79,12 +81,16 @@ impl Store {
     }
 
     fn ingest(&self, upper: &Path, lower: Option<&MergedTree>, opts: &Ingest) -> Result<Layer, StoreError> {
-        let scanned = scan::scan(upper)?;
+        let mut scanned = scan::scan(upper)?;
+        if !opts.labels {
+            labels::settle(&mut scanned.raws, lower);
+        }
         let mut plan = match lower {
             Some(lower) => canon::plan(lower, scanned),
             None => Plan::keep_all(scanned),
         };
         plan.apply(upper)?;
+        labels::write(upper, &plan.kept)?;
         normalise_times(upper, &mut plan.kept, opts)?;
         self.enter(upper, plan.into_index())
     }
@@ -158,7 +164,12 @@ impl Store {
     /// longer what its name says.
     fn rebuild_index(&self, digest: &Digest) -> Result<Option<TreeIndex>, StoreError> {
         let place = self.layer_place(digest);
-        if let Ok(scanned) = scan::scan(&place.join("tree")) {
+        // Whether labels are the tree's own stood in the index alone.
+        for labelled in [false, true] {
+            let Ok(mut scanned) = scan::scan(&place.join("tree")) else { break };
+            if !labelled {
+                labels::settle(&mut scanned.raws, None);
+            }
             let index = scanned.into_index();
             if index.digest() == *digest {
                 let work = self.work_dir("index")?;
@@ -211,7 +222,9 @@ impl Store {
         if index.digest() != *digest || !tree.is_dir() {
             return Ok(false);
         }
-        Ok(scan::scan(&tree)?.into_index().digest() == *digest)
+        let mut scanned = scan::scan(&tree)?;
+        labels::as_indexed(&mut scanned, &index);
+        Ok(scanned.into_index().digest() == *digest)
     }
 }
 

@@ -9,14 +9,14 @@ use std::path::PathBuf;
 
 use super::index::{is_below, link, parent, path_order};
 use super::walk::host_path;
-use super::{Entry, Kind, Layer, TreeIndex};
+use super::{Entry, Kind, Layer, Meta, TreeIndex};
 
 /// An entry of a merged tree and the file on the host that holds its content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MergedEntry {
-    /// The entry; never a whiteout, and a directory is never opaque.
+    /// The entry; a directory is never opaque, and a whiteout is in a [`MergedTree::difference`] alone.
     pub entry: Entry,
-    /// Where it lies on the host: below the topmost layer that has it.
+    /// Where it lies on the host: below the topmost layer that has it. Nowhere for a whiteout.
     pub source: PathBuf,
 }
 
@@ -59,6 +59,28 @@ impl MergedTree {
             .map(|(node, entry)| MergedEntry { source: source(node, &entry), entry })
             .collect();
         Self { entries }
+    }
+
+    /// What `layers`, lowest first, add to `base`, the layers below them, and a whiteout for each thing of `base` that
+    /// they take away. A directory that was removed and made again has one for each name of the old one that the new
+    /// one lacks: laid over `base`, the difference shows the whole tree, whatever its directories say.
+    pub fn difference(base: &[Layer], layers: &[Layer]) -> Self {
+        let mut difference = Self::new(layers);
+        if base.is_empty() {
+            return difference;
+        }
+        let whole = Self::new(&[base, layers].concat());
+        let directory =
+            |path: &[u8]| whole.lookup(path).is_some_and(|merged| matches!(merged.entry.kind, Kind::Directory { .. }));
+        let gone = Self::new(base).entries.into_iter().map(|merged| merged.entry.path);
+        // What goes with its directory needs no word of its own.
+        let gone = gone.filter(|path| whole.lookup(path).is_none() && parent(path).is_some_and(directory));
+        difference.entries.extend(gone.map(|path| MergedEntry {
+            entry: Entry { path, kind: Kind::Whiteout, meta: Meta::default(), hardlink: None, mtime: 0 },
+            source: PathBuf::new(),
+        }));
+        difference.entries.sort_by(|a, b| path_order(&a.entry.path, &b.entry.path));
+        difference
     }
 
     /// The whole tree's index.

@@ -28,6 +28,8 @@ pub(super) struct Raw {
     pub mtime: (i64, i64),
     /// A whiteout that is an attribute on an empty file and not a device.
     pub by_attribute: bool,
+    /// A file that lacks the label that it has in `entry`.
+    pub relabel: bool,
 }
 
 /// An upper directory as found, in the order of an index. Hard links are not yet resolved.
@@ -116,6 +118,7 @@ fn describe(root: &Path, found: &Found, overlay: bool) -> Result<Option<Raw>, St
         link: linked.then(|| (stat.dev(), stat.ino())),
         mtime: (stat.mtime(), stat.mtime_nsec()),
         by_attribute,
+        relabel: false,
     }))
 }
 

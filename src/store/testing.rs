@@ -21,7 +21,7 @@ pub fn store() -> TestStore {
 }
 
 pub fn ingest() -> Ingest {
-    Ingest { epoch: EPOCH, started: SystemTime::now(), clamp: false }
+    Ingest { epoch: EPOCH, started: SystemTime::now(), clamp: false, labels: false }
 }
 
 /// Runs `action` in a mount namespace of its own.
@@ -77,12 +77,16 @@ fn unmount(path: &Path) {
 
 /// Adds the layer that `action` makes on top of `layers` in an overlay.
 pub fn change(store: &Store, layers: &[Layer], action: impl FnOnce(&Path) + Send) -> Layer {
+    change_with(store, layers, &ingest(), action)
+}
+
+/// As [`change`], entering as `opts` say.
+pub fn change_with(store: &Store, layers: &[Layer], opts: &Ingest, action: impl FnOnce(&Path) + Send) -> Layer {
     let work = store.work_dir("test").unwrap();
     let tree = MergedTree::new(layers);
     let lowers = super::lower_dirs(layers);
-    let opts = ingest();
     let (upper, ()) = with_overlay(&work, &lowers, Some(&tree), action);
-    store.add_layer(&upper, Some(&tree), &opts).unwrap()
+    store.add_layer(&upper, Some(&tree), opts).unwrap()
 }
 
 /// The paths of an index, whiteouts with an exclamation mark.

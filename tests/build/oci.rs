@@ -138,6 +138,19 @@ fn an_overlay_is_the_difference_and_what_it_removes() {
         assert!(has(name), "{name} of {members:?}");
     }
     assert!(!members.iter().any(|name| name.contains("os-release") || name.ends_with(".wh.link")), "{members:?}");
+
+    // Other formats have what overlayfs has: a device 0:0. A script that looks at a directory sees it too.
+    project.script("mkosi.postoutput", "cd \"$OUTPUTDIR\"; ! test -d image || stat -c %F image/etc/name > seen");
+    for (format, look) in [
+        ("tar", "mkdir unpacked; tar -C unpacked -xf mkosi.output/image.tar; cd unpacked"),
+        ("directory", "cd mkosi.output/image; grep -q 'character special file' ../seen"),
+    ] {
+        project.done(&["--format", format, "--compress-output=none"]);
+        let look = format!(
+            "{look}; find . -name 'lll*' -o -type c -printf '%p ' -exec stat -c %t:%T {{}} \\; -o -type f -print | sort"
+        );
+        assert_eq!(shell(project.path(), &look), "./etc/name 0:0\n./etc/new\n./usr/lib 0:0\n", "{format}");
+    }
 }
 
 /// A format takes the place that another had.
@@ -160,8 +173,10 @@ fn formats_take_each_others_place() {
     std::fs::write(project.output("image/index.json"), "{}").unwrap();
     project.done(&[]).assert(&["publish"]);
     skopeo(&project, &["inspect", "oci:image"]);
+    let records = || std::fs::read_dir(project.cache.join("store/outputs")).unwrap().count();
+    assert!(records() > 0);
     project.done(&["clean"]);
-    assert!(!exists("image"));
+    assert!(!exists("image") && records() == 0);
     project.write("mkosi.output/image/mine", "mine");
     project.fails(&[]).says("-f");
     assert_eq!(project.read("mkosi.output/image/mine"), "mine");
@@ -169,7 +184,7 @@ fn formats_take_each_others_place() {
     assert!(!exists("image/mine") && exists("image/oci-layout"));
 }
 
-/// An image that holds another's layout, as one for a host of containers does.
+/// An image that holds another's layout, as one for a host of containers does, and what is in the archive of a third.
 #[test]
 fn a_layout_goes_into_another_image_as_a_directory() {
     let project = project();
@@ -178,15 +193,21 @@ fn a_layout_goes_into_another_image_as_a_directory() {
         "[Output]\nFormat=oci\n[Content]\nBaseTrees=tree\nCleanPackageMetadata=no\n",
     );
     project.write(
+        "mkosi.images/archive.conf",
+        "[Output]\nFormat=tar\nManifestFormat=json\n[Content]\nBaseTrees=tree\nCleanPackageMetadata=no\n",
+    );
+    project.write(
         "mkosi.conf",
         "[Distribution]\nDistribution=custom\n[Output]\nFormat=directory\nOutput=image\nOutputDirectory=mkosi.output\n\
-         [Config]\nDependencies=container\n[Content]\nCleanPackageMetadata=no\n\
-         ExtraTrees=%O/container:/var/lib/container\n",
+         [Config]\nDependencies=container,archive\n[Content]\nCleanPackageMetadata=no\n\
+         ExtraTrees=%O/container:/var/lib/container,%O/archive.tar:/unpacked,%O/archive.manifest\n",
     );
     project.build();
     let inside = project.output("image/var/lib/container");
     assert!(inside.join("oci-layout").is_file() && inside.join("blobs/sha256").is_dir());
     skopeo(&project, &["inspect", "oci:image/var/lib/container"]);
+    assert_eq!(project.read("mkosi.output/image/unpacked/usr/lib/os-release"), "ID=custom\n");
+    assert!(project.read("mkosi.output/image/archive.manifest").contains("manifest_version"));
     project.write("tree/etc/hostname", "another\n");
     project.build();
     shell(&project.path().join("mkosi.output"), "diff -r container image/var/lib/container");

@@ -64,13 +64,24 @@ fn each_kind_holds_what_it_may_and_says_what_it_is_for() {
 fn an_overlay_holds_the_difference_alone() {
     let project = project(&directory("cache-"), "Format=sysext\nOverlay=yes");
     project.write("mkosi.extra/usr/bin/more", "more\n");
-    project.script("mkosi.finalize", "rm \"$BUILDROOT/usr/share/data/1\"");
+    // Removed in one layer and made again in another: nothing of the old directory may come back on the base.
+    project.write("tree/usr/share/again/old", "old\n");
+    project.script("mkosi.postinst", "rm -r \"$BUILDROOT/usr/share/again\"");
+    project.script(
+        "mkosi.finalize",
+        "rm \"$BUILDROOT/usr/share/data/1\"; mkdir \"$BUILDROOT/usr/share/again\"; echo x >\"$BUILDROOT/usr/share/again/new\"",
+    );
+    project.write("mkosi.repart/root.conf", "[Partition]\nType=root\nFormat=erofs\nCopyFiles=/\nMinimize=best\n");
     check(&project, LOOK);
-    project.build();
-    for path in ["./usr/bin/more", "./usr/lib/extension-release.d/extension-release.image", "gone ./usr/share/data/1"] {
-        assert!(has(&project, path), "{path} of {:?}", list(&project));
+    for format in ["sysext", "disk"] {
+        project.done(&["--format", format]);
+        for path in ["./usr/bin/more", "./usr/share/again/new", "gone ./usr/share/again/old", "gone ./usr/share/data/1"]
+        {
+            assert!(has(&project, path), "{format}: {path} of {:?}", list(&project));
+        }
+        assert_eq!(has(&project, "./usr/lib/extension-release.d/extension-release.image"), format == "sysext");
+        assert!(!has(&project, "./usr/share/data/2") && !has(&project, "./opt/app"), "{:?}", list(&project));
     }
-    assert!(!has(&project, "./usr/share/data/2") && !has(&project, "./opt/app"), "{:?}", list(&project));
 }
 
 #[test]

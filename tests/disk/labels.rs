@@ -153,6 +153,14 @@ fn a_directory_can_belong_to_the_foreign_range() {
     project.build_as_foretold().0.assert(&["publish"]);
     const FIRST: u32 = 2_147_352_576;
     assert_eq!((owner("image"), owner("image/opt/app")), ((FIRST, FIRST), (FIRST + 7, FIRST + 8)));
+    // A container sees the ids of the tree.
+    let busybox = project.output("image/bin");
+    std::fs::create_dir_all(&busybox).unwrap();
+    tool(Command::new("cp").arg("/bin/busybox").arg(&busybox));
+    let shell = ["shell", "--", "/bin/busybox", "stat", "-c", "ids %u:%g", "/", "/opt/app"];
+    let output = project.command(&shell).output().unwrap();
+    let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success() && text.contains("ids 0:0") && text.contains("ids 7:8"), "{text}");
     project.done(&["clean"]);
     assert!(!project.output("image").exists());
 }

@@ -1,7 +1,10 @@
 //! What can't be compiled, how images use each other's outputs, and what a skipped stage leaves.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use mkosi::config::{Image, Value};
-use mkosi::plan::{Declarations, Source, check, compile, unsupported};
+use mkosi::plan::{Declarations, OutputPart, Source, check, compile, unsupported};
+use mkosi::types::Digest;
 
 use super::support::{Project, declarations, edges, four, keys_by_stage, rich, with};
 
@@ -42,7 +45,8 @@ fn an_output_of_another_image_is_an_edge() {
     let project = four();
     let plan = project.compile(&project.images());
     let node = &plan.graph[plan.nodes["app"]["base"]];
-    assert_eq!(node.sources["file/BaseTrees/00"], Source::Image);
+    let part = OutputPart::Image(String::new());
+    assert_eq!(node.sources["file/BaseTrees/00"], Source::Image { output: "base".to_owned(), part });
     assert!(!node.inputs.contains_key("file/BaseTrees/00"), "what lies there now is not what counts");
     // The tree of `base` is that of its topmost stage which changes something.
     let need = edges(&plan, "app", "base").into_iter().find(|edge| edge.0 == "file/BaseTrees/00").unwrap();
@@ -73,6 +77,64 @@ fn an_archive_of_another_image_is_an_edge() {
     let app = with(image(&images, "app"), "ExtraTrees", tree("elsewhere/one.tar.zst"));
     let plan = project.compile(&[app, image(&images, "base").clone(), image(&images, "one").clone()]);
     assert!(plan.graph[plan.nodes["app"]["extra"]].inputs.contains_key("file/ExtraTrees/00"));
+}
+
+/// A disk with its partitions beside it is several files, and not all of them come from one stage.
+#[test]
+fn a_path_names_one_file_of_an_output() {
+    let compiled = |setting: &str, path: &str| {
+        let app = format!("[Output]\nFormat=directory\n[Content]\n{setting}={path}\n");
+        let project = Project::new(&[
+            ("mkosi.conf", "[Output]\nFormat=none\nOutputDirectory=out\n"),
+            ("mkosi.images/app.conf", &app),
+            ("mkosi.images/os.conf", "[Output]\nFormat=disk\nSplitArtifacts=partitions,tar\nManifestFormat=json\n"),
+        ]);
+        let plan = project.compile(&project.images());
+        let (stage, input) = if setting == "BaseTrees" { ("base", "00") } else { ("extra", "00") };
+        let input = format!("file/{setting}/{input}");
+        let node = &plan.graph[plan.nodes["app"][stage]];
+        let (_, need, output) = edges(&plan, "app", stage).into_iter().find(|edge| edge.0 == input).unwrap();
+        let Source::Image { part, .. } = node.sources[&input].clone() else { panic!("{path} is a file of the host") };
+        (format!("{need}.{output}"), part, node.inputs.get(&format!("name/{input}")).copied())
+    };
+    let image = |extension: &str| OutputPart::Image(extension.to_owned());
+    let beside = |suffix: &str| OutputPart::Beside(suffix.to_owned());
+    let mut names = BTreeSet::new();
+    for (path, from, part) in [
+        ("os.raw", "os/disk.files", image(".raw")),
+        ("os.root-x86-64.raw", "os/disk.files", beside(".root-x86-64.raw")),
+        ("os.root-x86-64-verity.raw", "os/disk.files", beside(".root-x86-64-verity.raw")),
+        ("os.manifest", "os/manifest.files", beside(".manifest")),
+        ("os.tar", "os/tar.files", beside(".tar")),
+    ] {
+        let (need, found, name) = compiled("ExtraTrees", &format!("%O/{path}"));
+        assert_eq!((need.as_str(), found), (from, part), "{path}");
+        assert!(names.insert(name.unwrap()), "{path} has another key than the others");
+    }
+    for path in ["os", "os.raw.zst"] {
+        assert_eq!(compiled("ExtraTrees", &format!("%O/{path}")), compiled("ExtraTrees", "%O/os.raw"));
+    }
+    // A disk as a base is the tree that it was made of.
+    let (need, _, name) = compiled("BaseTrees", "%O/os.raw");
+    assert!(need.ends_with(".tree") && name.is_none(), "{need}");
+}
+
+#[test]
+fn a_file_is_told_from_those_beside_it() {
+    let files = |names: &[&str]| -> BTreeMap<String, Digest> {
+        names.iter().map(|name| ((*name).to_owned(), Digest::of(name.as_bytes()))).collect()
+    };
+    let names = |part: OutputPart, made: &[&str]| part.select(&files(made)).into_keys().collect::<Vec<_>>();
+    let disk = [".esp.raw", ".raw", ".repart.d/10-root.conf", ".root-x86-64.raw", ".roothash"];
+    assert_eq!(names(OutputPart::Image(".raw".to_owned()), &disk), [".raw"]);
+    assert_eq!(names(OutputPart::Beside(".root-x86-64.raw".to_owned()), &disk), [".root-x86-64.raw"]);
+    assert_eq!(names(OutputPart::Beside(".repart.d".to_owned()), &disk), [".repart.d/10-root.conf"]);
+    assert_eq!(names(OutputPart::Beside(".root".to_owned()), &disk), [""; 0]);
+    let packed = [".esp.raw.zst", ".raw.zst", ".roothash"];
+    assert_eq!(names(OutputPart::Image(".raw".to_owned()), &packed), [".raw.zst"]);
+    assert_eq!(names(OutputPart::Beside(".esp.raw".to_owned()), &packed), [".esp.raw.zst"]);
+    let oci = ["/blobs/sha256/00", "/index.json", "/oci-layout"];
+    assert_eq!(names(OutputPart::Image(String::new()), &oci), oci);
 }
 
 /// `base.v2` is the output of an image of that name, whichever comes first, and not a file of `base`.

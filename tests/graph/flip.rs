@@ -395,7 +395,7 @@ fn own_files_of_the_project_are_hidden_from_its_sources() {
         let node = &plan.graph[plan.nodes["main"][stage]];
         match &node.sources["file/BuildSources/00"] {
             mkosi::plan::Source::Host { hidden, .. } => hidden.clone(),
-            mkosi::plan::Source::Image => panic!("{stage} has no sources"),
+            mkosi::plan::Source::Image { .. } => panic!("{stage} has no sources"),
         }
     };
     let has = |stage: &str, name: &str| hidden(stage).contains(&project.root().join(name));

@@ -129,6 +129,8 @@ fn nspawn() {
         ("--format=directory --runtime-network=interface boot -- systemd.unit=rescue.target", true, 257),
         ("--format=directory --runtime-network=none --settings=$D/settings.nspawn shell", true, 257),
         ("--format=directory --runtime-tree=$D/source:a:b --runtime-build-sources=yes shell", true, 257),
+        ("--format=directory --foreign-uid-range=yes --runtime-tree=$D/source:a --runtime-tree=$D:b shell", true, 257),
+        ("--format=directory --foreign-uid-range=yes shell", true, 258),
         ("--format=directory --forward-journal=$D/j.journal --bind-user=yes boot", true, 257),
         ("--format=directory --forward-journal=$D/j boot", true, 261),
         ("--format=directory --kernel-command-line-extra=quiet --kernel-command-line-extra=A-b=c boot", true, 257),

@@ -121,6 +121,8 @@ impl Made {
             version,
             boot: invocation.verb == Verb::Boot,
             image: (settings.output(), settings.format == "directory"),
+            foreign: arguments.contains("--foreign-uid-range=yes"),
+            root: true,
             systemd,
             core: (Some(0), None),
             credentials: vec![("firstboot.locale".to_owned(), "/run/c/credential-firstboot.locale".into())],

@@ -47,9 +47,8 @@ pub fn write_cpio<W: Write>(tree: &MergedTree, options: &ArchiveOptions, out: W)
             Kind::Block { device } => (0o060_000, 0, *device),
             Kind::Fifo => (0o010_000, 0, (0, 0)),
             Kind::Socket => (0o140_000, 0, (0, 0)),
-            Kind::Whiteout => {
-                return Err(Error::Tree { path: path_of(entry), reason: "a whiteout in a merged tree" });
-            }
+            // As overlayfs has it: a character device.
+            Kind::Whiteout => (0o020_000, 0, (0, 0)),
         };
         let (count, last) = links.get(file_key(entry)).copied().unwrap_or((1, index));
         let directory = matches!(entry.kind, Kind::Directory { .. });

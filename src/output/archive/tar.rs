@@ -8,7 +8,7 @@ use std::io::{self, Write};
 
 use tar::{EntryType, Header};
 
-use crate::store::{Entry, Kind, MergedTree};
+use crate::store::{Entry, Kind, LABEL, MergedTree};
 
 use super::super::{Error, Result};
 use super::{ArchiveOptions, copy_file, file_key, path_of};
@@ -42,13 +42,11 @@ pub fn write_tar<W: Write>(tree: &MergedTree, options: &ArchiveOptions, out: W) 
                 writer.pad(*size)?;
             }
             Kind::Symlink { target } => writer.head(entry, EntryType::Symlink, target, 0, mtime)?,
-            Kind::Character { .. } => writer.head(entry, EntryType::Char, b"", 0, mtime)?,
+            // A whiteout is what overlayfs has, a device 0:0.
+            Kind::Character { .. } | Kind::Whiteout => writer.head(entry, EntryType::Char, b"", 0, mtime)?,
             Kind::Block { .. } => writer.head(entry, EntryType::Block, b"", 0, mtime)?,
             Kind::Fifo => writer.head(entry, EntryType::Fifo, b"", 0, mtime)?,
             Kind::Socket => continue,
-            Kind::Whiteout => {
-                return Err(Error::Tree { path: path_of(entry), reason: "a whiteout in a merged tree" });
-            }
         }
         written.insert(file_key(entry), &entry.path);
     }
@@ -87,7 +85,12 @@ impl<W: Write> Writer<W> {
         let mut header = Header::new_ustar();
         header.set_entry_type(kind);
         header.set_mode(entry.meta.mode & 0o7777);
-        if let Kind::Character { device: (major, minor) } | Kind::Block { device: (major, minor) } = entry.kind {
+        let device = match entry.kind {
+            Kind::Character { device } | Kind::Block { device } => Some(device),
+            Kind::Whiteout => Some((0, 0)),
+            _ => None,
+        };
+        if let Some((major, minor)) = device {
             if u64::from(major.max(minor)) > MAX_SHORT {
                 let (path, reason) = (path_of(entry), "its device number is too large");
                 return Err(Error::Unfit { path, format: "tar", reason });
@@ -109,7 +112,7 @@ impl<W: Write> Writer<W> {
             for (attribute, value) in &entry.meta.xattrs {
                 records.add(&[b"SCHILY.xattr.", attribute.as_slice()].concat(), value);
                 // `tar --selinux` has a record of its own for labels.
-                if attribute == b"security.selinux" {
+                if attribute == LABEL {
                     records.add(b"RHT.security.selinux", value.strip_suffix(b"\0").unwrap_or(value));
                 }
             }

@@ -50,6 +50,39 @@ fn tar_opens_everywhere() {
     }
 }
 
+/// What a difference takes away is a device 0:0 in every form that isn't OCI's.
+#[test]
+fn whiteouts_are_what_overlayfs_has() {
+    let (dir, source) = source();
+    let mut tree = tree_of(&source);
+    tree.entries.retain(|merged| merged.entry.path.is_empty() || merged.entry.path == b"zero");
+    tree.entries[1].entry = Entry {
+        path: b"gone".to_vec(),
+        kind: Kind::Whiteout,
+        meta: crate::store::Meta::default(),
+        hardlink: None,
+        mtime: 0,
+    };
+    tree.entries[1].source = PathBuf::new();
+    let options = ArchiveOptions::default();
+    std::fs::write(dir.path().join("a.tar"), write_tar(&tree, &options, Vec::new()).unwrap()).unwrap();
+    std::fs::write(dir.path().join("a.cpio"), write_cpio(&tree, &options, Vec::new()).unwrap()).unwrap();
+    for command in ["tar -xpf ../a.tar", "bsdtar -xpf ../a.tar", "cpio --quiet -i < ../a.cpio"] {
+        let copy = dir.path().join("copy");
+        std::fs::create_dir(&copy).unwrap();
+        run(&copy, command);
+        assert_eq!(run(&copy, "stat -c '%F %t:%T %a' gone"), "character special file 0:0 0\n", "{command}");
+        std::fs::remove_dir_all(&copy).unwrap();
+    }
+    let state = dir.path().join("state/image");
+    let publish = super::super::directory::publish_directory;
+    for made in [1, 0] {
+        let outcome = publish(&tree, &dir.path().join("image"), &state, &Default::default()).unwrap();
+        assert_eq!(outcome.made, made);
+        assert_eq!(run(&dir.path().join("image"), "stat -c '%F %t:%T' gone"), "character special file 0:0\n");
+    }
+}
+
 #[test]
 fn our_own_extraction_reads_our_own_archive() {
     let (dir, source) = source();

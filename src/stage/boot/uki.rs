@@ -312,7 +312,7 @@ pub fn initrds(cx: &Context<'_>, mounts: &mut Vec<Mount>) -> Result<Vec<(String,
                 return Err(StageError::Other(format!("Initrds= names {}, which is no file", path.display())));
             }
             Source::Image(Artifact::Files { files }) => match files.first_key_value() {
-                Some((name, digest)) => (format!("initrd{name}"), cx.store.need_file(digest)?),
+                Some((name, digest)) => (name.clone(), cx.store.need_file(digest)?),
                 None => continue,
             },
             Source::Image(_) => {

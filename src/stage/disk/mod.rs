@@ -25,7 +25,7 @@ use super::{Context, Source, StageError};
 use crate::boot::look::Look;
 use crate::output::repart::{self, Reported};
 use crate::sandbox::{self, BIN, EXECUTABLE, Input, Mount, Output, Rights, Spec};
-use crate::store::{Artifact, Entry, Kind, MergedTree};
+use crate::store::{Artifact, Entry, Kind, LABEL, MergedTree};
 use crate::types::{Architecture, Digest, Encoder};
 
 /// Becomes a program that stands before another one, if that is the name.
@@ -285,7 +285,7 @@ fn command(cx: &Context<'_>, pass: &Pass<'_>) -> Result<Spec, StageError> {
 /// Whether the files of the tree have labels of its own policy: copies of them lose these where the right to write them is
 /// missing. Where the host has SELinux, all files have labels, which say nothing of the image.
 fn has_labels(cx: &Context<'_>) -> bool {
-    let labelled = |entry: &Entry| entry.meta.xattrs.contains_key(super::selinux::ATTRIBUTE.as_bytes());
+    let labelled = |entry: &Entry| entry.meta.xattrs.contains_key(LABEL);
     cx.layers.iter().flat_map(|layer| &layer.index.entries).any(labelled)
         && Look::new(&cx.merged()).exists(super::selinux::CONFIG)
 }

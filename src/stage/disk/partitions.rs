@@ -50,7 +50,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         Definitions::of_project(cx)?
     };
     let directory = cx.scratch("disk")?;
-    let upper = cx.open_tree()?;
+    let upper = tree::open(cx)?;
     let report = pass(
         cx,
         Pass {

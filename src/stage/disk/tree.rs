@@ -5,15 +5,28 @@ use std::os::unix::fs::MetadataExt;
 use rayon::prelude::*;
 
 use super::super::context::BUILDROOT;
-use super::super::{Context, StageError};
+use super::super::output::{image_layers, image_tree};
+use super::super::{Context, StageError, Tree};
 use crate::output::repart::Boot;
 use crate::sandbox::Mount;
-use crate::store::{Kind, Materialise, MergedTree, lower_dirs, materialise_difference};
+use crate::store::{Entry, Kind, Materialise, MergedTree, copy_tree, lower_dirs};
 use crate::types::Architecture;
 
-/// Restricts the stage's tree to what the image shows: with `Overlay=` what was added to the base trees.
+/// Restricts the stage's tree to what the image shows: with `Overlay=` the difference to the base trees.
 pub fn restrict(cx: &mut Context<'_>) {
-    cx.layers = super::super::output::image_layers(cx.view, cx.layers.clone(), &cx.needs);
+    if cx.view.bool("Overlay") {
+        cx.part = Some(image_tree(cx.view, &cx.layers, &cx.needs));
+        cx.layers = image_layers(cx.view, &cx.layers, &cx.needs).1.to_vec();
+    }
+}
+
+/// Whether the tree has to be copied. A mount of what is laid over a base alone would hide the marks of what it removes
+/// there, or show marks that count no longer.
+fn is_marked(cx: &Context<'_>) -> bool {
+    let mark = |entry: &Entry| matches!(entry.kind, Kind::Whiteout | Kind::Directory { opaque: true });
+    let entries = cx.layers.iter().flat_map(|layer| &layer.index.entries);
+    let shown = cx.part.iter().flat_map(|tree| &tree.entries).map(|merged| &merged.entry);
+    cx.view.bool("Overlay") && (cx.layers.is_empty() || entries.chain(shown).any(mark))
 }
 
 /// A read-only mount of the stage's tree.
@@ -21,18 +34,20 @@ pub fn restrict(cx: &mut Context<'_>) {
 /// # Errors
 /// When it can't be put together.
 pub fn read_only(cx: &Context<'_>) -> Result<Mount, StageError> {
-    // A mount of what is laid over a base alone would show the marks of what it hides there.
-    let marked = cx
-        .layers
-        .iter()
-        .flat_map(|layer| &layer.index.entries)
-        .any(|entry| matches!(entry.kind, Kind::Whiteout | Kind::Directory { opaque: true }));
-    if cx.view.bool("Overlay") && (marked || cx.layers.is_empty()) {
+    if is_marked(cx) {
         let directory = cx.scratch("tree")?;
-        materialise_difference(&cx.layers, &directory, &Materialise { read_only: true, break_links: false })?;
+        copy_tree(&cx.merged(), &directory, &Materialise { read_only: true, break_links: false })?;
         return Ok(Mount::Bind { source: directory, target: BUILDROOT.into(), read_only: true, optional: false });
     }
     Ok(Mount::Overlay { lowers: lower_dirs(&cx.layers), upper: None, target: BUILDROOT.into() })
+}
+
+/// Makes the stage's tree changeable.
+///
+/// # Errors
+/// When it can't be put together.
+pub fn open(cx: &Context<'_>) -> Result<Tree, StageError> {
+    if is_marked(cx) { cx.open_copy() } else { cx.open_tree() }
 }
 
 /// The time that a disk gets where `SourceDateEpoch=` says none: that of the newest file, so that every file keeps its

@@ -24,7 +24,7 @@ pub use run::{own_build_directory, variables};
 
 use super::{Context, Outputs, StageError, Tree};
 use crate::sandbox::{Mount, Spec};
-use crate::store::{Artifact, MergedTree, lower_dirs};
+use crate::store::{Artifact, Materialise, copy_tree, lower_dirs};
 use carried::Carried;
 use run::Runner;
 
@@ -122,12 +122,18 @@ pub fn postoutput(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     carried::restore_files(cx, &super::output::named_files(&output, &cx.needs), &carried.out)?;
     let mut mounts = Vec::new();
     if cx.view.text("Format") == Some("directory") {
-        let lowers = lower_dirs(&super::output::image_layers(cx.view, cx.layers.clone(), &cx.needs));
         // The mount point is made beforehand: it is below a directory whose files are taken afterwards.
         let point = carried.out.join(&output);
         std::fs::create_dir_all(&point).map_err(StageError::io("make the directory", &point))?;
-        if MergedTree::new(&cx.layers).lookup(b"").is_some() || !lowers.is_empty() {
-            mounts.push(Mount::Overlay { lowers, upper: None, target: format!("/work/out/{output}").into() });
+        let target = Path::new("/work/out").join(&output);
+        let tree = super::output::image_tree(cx.view, &cx.layers, &cx.needs);
+        if cx.view.bool("Overlay") && tree.lookup(b"").is_some() {
+            // A mount would hide what the difference removes.
+            let source = cx.scratch("difference")?;
+            copy_tree(&tree, &source, &Materialise { read_only: true, break_links: false })?;
+            mounts.push(Mount::Bind { source, target, read_only: true, optional: false });
+        } else if !cx.layers.is_empty() {
+            mounts.push(Mount::Overlay { lowers: lower_dirs(&cx.layers), upper: None, target });
         }
     }
     Runner { carried: Some(&carried), after: mounts, ..Runner::new(Kind::PostOutput) }.all(cx, &[])?;

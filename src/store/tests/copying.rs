@@ -7,10 +7,17 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::merge::{Step, run, step};
-use crate::store::testing::{change, ingest, store};
-use crate::store::{Layer, Materialise, MergedTree, Store, materialise, materialise_difference, scan};
+use crate::store::testing::{change, ingest, store, with_overlay};
+use crate::store::{
+    Entry, Ingest, Kind, Layer, Materialise, MergedTree, Store, copy_tree, lower_dirs, materialise, scan,
+};
 
 fn change_copy(store: &Store, layers: &[Layer], action: impl Fn(&Path)) -> Layer {
+    change_copy_with(store, layers, &ingest(), action)
+}
+
+/// The layer of a change to a copy, entering as `opts` say.
+pub fn change_copy_with(store: &Store, layers: &[Layer], opts: &Ingest, action: impl Fn(&Path)) -> Layer {
     let work = store.work_dir("copy").unwrap();
     let dest = work.join("root");
     fs::create_dir(&dest).unwrap();
@@ -19,9 +26,8 @@ fn change_copy(store: &Store, layers: &[Layer], action: impl Fn(&Path)) -> Layer
     if !layers.is_empty() {
         materialise(layers, &dest, &options).unwrap();
     }
-    let opts = ingest();
     action(&dest);
-    store.add_layer_from_diff(&dest, &MergedTree::new(layers), &opts).unwrap()
+    store.add_layer_from_diff(&dest, &MergedTree::new(layers), opts).unwrap()
 }
 
 fn rich(root: &Path) {
@@ -120,29 +126,80 @@ proptest! {
     }
 }
 
+/// Lays the difference between `base` and `base` with `layers` over `base`, in a mount of the kernel's.
+fn laid_over(store: &Store, base: &[Layer], layers: &[Layer]) -> Vec<Entry> {
+    let work = store.work_dir("difference").unwrap();
+    let dest = work.join("root");
+    let difference = MergedTree::difference(base, layers);
+    copy_tree(&difference, &dest, &Materialise { read_only: true, ..Materialise::default() }).unwrap();
+    let mut lowers = lower_dirs(base);
+    lowers.push(dest);
+    let tree = MergedTree::new(layers);
+    let (_, index) = with_overlay(&work, &lowers, Some(&tree), |root| scan::scan(root).unwrap().into_index());
+    // Copying up breaks links, and the time of a directory is the topmost layer's.
+    index.entries.into_iter().map(|entry| Entry { hardlink: None, mtime: 0, ..entry }).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 40, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_difference_laid_over_its_base_is_the_whole(
+        scripts in prop::collection::vec(prop::collection::vec(step(), 1..14), 4),
+        split in 1usize..3,
+    ) {
+        let test = store();
+        let mut layers: Vec<Layer> = Vec::new();
+        for steps in &scripts {
+            let steps: &Vec<Step> = steps;
+            layers.push(change(&test.store, &layers, |root| run(root, steps)));
+        }
+        let (base, upper) = layers.split_at(split);
+        let whole = MergedTree::new(&layers).into_index().entries.into_iter();
+        let whole: Vec<Entry> = whole.map(|entry| Entry { hardlink: None, mtime: 0, ..entry }).collect();
+        prop_assert_eq!(laid_over(&test.store, base, upper), whole);
+    }
+}
+
 #[test]
 fn a_difference_keeps_what_it_takes_away() {
-    use std::os::unix::fs::FileTypeExt;
-
     let test = store();
     let base = change(&test.store, &[], |root| {
         fs::create_dir_all(root.join("usr/share/gone")).unwrap();
-        for name in ["usr/one", "usr/two", "usr/share/gone/file"] {
+        fs::create_dir_all(root.join("usr/again/old/deep")).unwrap();
+        for name in ["usr/one", "usr/two", "usr/share/gone/file", "usr/again/kept", "usr/again/old/file"] {
             fs::write(root.join(name), name).unwrap();
         }
     });
-    let upper = change(&test.store, std::slice::from_ref(&base), |root| {
-        fs::remove_file(root.join("usr/one")).unwrap();
-        fs::remove_file(root.join("usr/two")).unwrap();
-        fs::remove_dir_all(root.join("usr/share/gone")).unwrap();
-        fs::write(root.join("usr/new"), "new").unwrap();
+    let mut layers = vec![base];
+    for action in [
+        (|root| {
+            fs::remove_file(root.join("usr/one")).unwrap();
+            fs::remove_file(root.join("usr/two")).unwrap();
+            fs::remove_dir_all(root.join("usr/share/gone")).unwrap();
+            fs::write(root.join("usr/new"), "new").unwrap();
+        }) as fn(&Path),
+        |root| fs::remove_dir_all(root.join("usr/again")).unwrap(),
+        |root| fs::write(root.join("usr/two"), "again").unwrap(),
+        // Made again in another layer than it was removed in: no layer says that it hides the old one.
+        |root| {
+            fs::create_dir(root.join("usr/again")).unwrap();
+            fs::write(root.join("usr/again/kept"), "new").unwrap();
+        },
+    ] {
+        layers.push(change(&test.store, &layers, action));
+    }
+    let (base, upper) = layers.split_at(1);
+    let difference = MergedTree::difference(base, upper);
+    let names = difference.entries.iter().map(|merged| {
+        let mark = if merged.entry.kind == Kind::Whiteout { "!" } else { "" };
+        format!("{mark}{}", String::from_utf8_lossy(&merged.entry.path))
     });
-    let top = change(&test.store, &[base, upper.clone()], |root| fs::write(root.join("usr/two"), "again").unwrap());
-    let work = test.store.work_dir("difference").unwrap();
-    let dest = work.join("root");
-    materialise_difference(&[upper, top], &dest, &Materialise::default()).unwrap();
-    let gone = |name: &str| dest.join(name).symlink_metadata().unwrap().file_type().is_char_device();
-    assert!(gone("usr/one") && gone("usr/share/gone"));
-    assert_eq!(fs::read(dest.join("usr/two")).unwrap(), b"again");
-    assert_eq!(fs::read(dest.join("usr/new")).unwrap(), b"new");
+    let want = ["", "usr", "usr/again", "usr/again/kept", "!usr/again/old", "usr/new", "!usr/one", "usr/share"];
+    assert_eq!(names.collect::<Vec<_>>(), [&want[..], &["!usr/share/gone", "usr/two"]].concat());
+    let whole = MergedTree::new(&layers).into_index().entries.into_iter();
+    let whole: Vec<Entry> = whole.map(|entry| Entry { mtime: 0, ..entry }).collect();
+    assert_eq!(laid_over(&test.store, base, upper), whole);
+    // Without a base there is nothing to take away.
+    assert_eq!(MergedTree::difference(&[], upper), MergedTree::new(upper));
 }

@@ -2,6 +2,7 @@
 
 mod copying;
 mod failed;
+mod labels;
 mod layers;
 mod merge;
 mod upkeep;

@@ -204,12 +204,11 @@ fn threads_that_add_the_same_layer_share_it() {
 /// Adds layers and records; without end in the process that the next test kills.
 #[test]
 fn a_process_adds_layers() {
-    let test = store();
     let killed = std::env::var_os("STORE_TEST_DIR");
-    let store = match &killed {
-        Some(dir) => Store::open(Path::new(dir)).unwrap(),
-        None => Store::open(test.store.dir()).unwrap(),
-    };
+    // One that is killed removes nothing, so it has no directory of its own.
+    let own = killed.is_none().then(|| tempfile::tempdir().unwrap());
+    let place = own.as_ref().map(|own| own.path().join("store"));
+    let store = Store::open(&place.or(killed.clone().map(Into::into)).unwrap()).unwrap();
     let base = std::process::id().to_le_bytes();
     for number in 0u32.. {
         let layer = add(&store, &[&base[..], &number.to_le_bytes()].concat()).unwrap();
