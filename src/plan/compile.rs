@@ -21,9 +21,9 @@ use super::inputs::{
 use super::need::Need;
 use super::outputs::{OutputPart, Outputs};
 use super::{Declarations, PlanError, Programs, RootAccess, StageDecl};
-use crate::config::{Image, Origin};
+use crate::config::{Image, Origin, Value};
 use crate::store::Slot;
-use crate::types::{Digest, Encoder};
+use crate::types::{Digest, Encoder, without_pins};
 
 /// What the names of needs that enter no key begin with.
 pub(super) const UNKEYED: &str = "unkeyed";
@@ -277,7 +277,13 @@ impl Builder<'_> {
     fn settings_and_tools(&self, node: &mut Node) {
         for setting in &node.decl.settings {
             let mut encoder = Encoder::new("mkosi.setting", 1);
-            node.image.get(setting).encode(&mut encoder);
+            match node.image.get(setting) {
+                // The name of a key, whose PIN is nothing that a result depends on.
+                Value::Text(text) if text.starts_with("pkcs11:") => {
+                    Value::Text(without_pins(text)).encode(&mut encoder)
+                }
+                value => value.encode(&mut encoder),
+            }
             node.inputs.insert(format!("setting/{setting}"), encoder.finish());
         }
         // Without arguments nothing is added, so that there is one key for all who give none.

@@ -13,6 +13,7 @@ use super::context::BUILDROOT;
 use super::{Context, StageError, find_tool};
 use crate::rootfs::{CopyOptions, Ownership, Root};
 use crate::sandbox::{BIN, Input, Output, Spec};
+use crate::types::without_pins;
 
 /// The name under which our executable runs steps.
 pub const APPLY: &str = "mkosi-apply";
@@ -135,20 +136,6 @@ pub fn apply(cx: &mut Context<'_>, mut spec: Spec, steps: &[Step]) -> Result<(),
     }
     // The last line is the step's own account of what failed.
     Err(StageError::Other(text.lines().last().unwrap_or("a step failed without a word").to_owned()))
-}
-
-/// A text without the PINs of PKCS#11 URIs (RFC 7512) in it: tools print the commands that they run.
-fn without_pins(text: &str) -> String {
-    const PIN: &str = "pin-value=";
-    let mut parts = text.split(PIN);
-    let mut result = parts.next().unwrap_or_default().to_owned();
-    for part in parts {
-        let end = part.find(|c: char| c.is_whitespace() || ";&'\"`,".contains(c)).unwrap_or(part.len());
-        result.push_str(PIN);
-        result.push_str("***");
-        result.push_str(part.get(end..).unwrap_or_default());
-    }
-    result
 }
 
 /// Runs the steps on standard input: what `mkosi-apply` does in the sandbox.
@@ -309,16 +296,6 @@ pub fn multi_call(name: &str) -> Option<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn pins_are_not_told() {
-        assert_eq!(
-            without_pins("a pkcs11:object=x;pin-value=1234;type=key b"),
-            "a pkcs11:object=x;pin-value=***;type=key b"
-        );
-        assert_eq!(without_pins("pin-value=12 pin-value=34"), "pin-value=*** pin-value=***");
-        assert_eq!(without_pins("plain"), "plain");
-    }
 
     #[test]
     fn os_release_fields_are_replaced_or_added() {

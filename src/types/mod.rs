@@ -6,8 +6,10 @@ mod arch;
 mod digest;
 mod encode;
 pub mod human;
+mod pin;
 pub mod suggest;
 
 pub use arch::Architecture;
 pub use digest::{Digest, DigestParseError};
 pub use encode::Encoder;
+pub use pin::without_pins;

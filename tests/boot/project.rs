@@ -17,12 +17,17 @@ Output=tools
 OutputDirectory=mkosi.output
 
 [Content]
-Packages=dosfstools
+Packages=cryptsetup-bin
+         dosfstools
          e2fsprogs
+         libengine-pkcs11-openssl
          libtss2-dev
          mtools
+         opensc
          openssl
+         pkcs11-provider
          sbsigntool
+         softhsm2
          systemd
          systemd-boot-efi
          systemd-boot-tools

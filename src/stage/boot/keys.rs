@@ -75,6 +75,16 @@ pub fn same_keepers(cx: &Context<'_>) -> Result<(), StageError> {
     Ok(())
 }
 
+/// Where daemons are reached that hand over smart cards (pcscd(8)) and tokens (p11-kit(8)).
+pub fn tokens() -> impl Iterator<Item = Mount> {
+    ["/run/pcscd", "/run/p11-kit"].into_iter().map(|path| Mount::Bind {
+        source: path.into(),
+        target: path.into(),
+        read_only: false,
+        optional: true,
+    })
+}
+
 fn pair(cx: &Context<'_>, name: &str, wanted: &str, mounts: &mut Vec<Mount>) -> Result<Pair, StageError> {
     let keeper = |half: &str| {
         let value = cx.view.get(&format!("{name}{half}Source"));
@@ -102,9 +112,7 @@ fn pair(cx: &Context<'_>, name: &str, wanted: &str, mounts: &mut Vec<Mount>) -> 
         }
     }
     if pair.key_keeper != Keeper::File || pair.certificate_keeper != Keeper::File {
-        // Smart cards and tokens are reached through their daemon.
-        let source = std::path::PathBuf::from("/run/pcscd");
-        mounts.push(Mount::Bind { source: source.clone(), target: source, read_only: false, optional: true });
+        mounts.extend(tokens());
     }
     Ok(pair)
 }

@@ -13,6 +13,7 @@ mod uki;
 
 pub use formats::{addon, esp as esp_kernel, uki as unified};
 pub use kernel::run as kernel;
+pub use keys::tokens;
 pub use loaders::run as bootloader;
 pub use parts::run as parts;
 

@@ -112,10 +112,10 @@ impl Recipe {
         let ukify = Ukify::find(cx)?;
         let mut mounts = Vec::new();
         let signer = keys::secure_boot(cx, &mut mounts)?;
-        if signer.is_some() {
+        let pcr_key = keys::expected_pcr(cx, &mut mounts)?;
+        if signer.is_some() && pcr_key.is_some() {
             keys::same_keepers(cx)?;
         }
-        let pcr_key = keys::expected_pcr(cx, &mut mounts)?;
         let digests = pcr_key.is_none() && cx.view.texts("SplitArtifacts").contains(&"pcrs");
         let mut steps = Vec::new();
         let pairs = signer.iter().map(|signer| &signer.pair).chain(&pcr_key);

@@ -3,7 +3,7 @@
 use super::super::{Context, StageError};
 use crate::config::Value;
 use crate::output::repart;
-use crate::sandbox::{Mount, Spec};
+use crate::sandbox::Spec;
 
 /// A setting, the setting that tells where its file is kept, the options for both, and where a file is seen.
 const OPTIONS: [(&str, &str, &str, &str, &str); 2] = [
@@ -56,15 +56,7 @@ pub fn add(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
         }
     }
     if elsewhere(cx) {
-        // Where tokens are reached.
-        for path in ["/run/pcscd", "/run/p11-kit"] {
-            spec.mounts.push(Mount::Bind {
-                source: path.into(),
-                target: path.into(),
-                read_only: false,
-                optional: true,
-            });
-        }
+        spec.mounts.extend(super::super::boot::tokens());
     }
     Ok(())
 }

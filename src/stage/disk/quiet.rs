@@ -1,6 +1,8 @@
-//! Takes progress bars out of what a program prints: of a line that was written over, the last state.
+//! Takes progress bars out of what a program prints (of a line that was written over the last state stays), and PINs.
 
 use std::io::{self, Write};
+
+use crate::types::without_pins;
 
 /// Passes whole lines on.
 pub struct Quiet<'a> {
@@ -19,7 +21,11 @@ impl<'a> Quiet<'a> {
         let last = line.rsplit(|byte| *byte == b'\r').next().unwrap_or(line).trim_ascii();
         // Backspaces are mke2fs' way.
         let shown: Vec<u8> = last.iter().copied().filter(|byte| *byte != 8).collect();
-        let result = if shown.is_empty() { Ok(()) } else { self.out.write_all(&[&shown, b"\n".as_slice()].concat()) };
+        let result = if shown.is_empty() {
+            Ok(())
+        } else {
+            self.out.write_all(format!("{}\n", without_pins(&String::from_utf8_lossy(&shown))).as_bytes())
+        };
         self.line.clear();
         result
     }
