@@ -67,8 +67,18 @@ fn stages(graph: &Graph, image: &str, states: &[&str]) -> BTreeSet<String> {
 }
 
 /// What may run when a `mkosi.prepare` comes into a tools tree.
-const AFTER_PREPARE: [&str; 9] =
-    ["prepare", "hwdb", "configure", "bootloader", "modules", "microcode", "remove", "modules-initrd", "kernel"];
+const AFTER_PREPARE: [&str; 10] = [
+    "prepare",
+    "hwdb",
+    "extra",
+    "configure",
+    "bootloader",
+    "modules",
+    "microcode",
+    "remove",
+    "modules-initrd",
+    "kernel",
+];
 
 const REPORT: &str = "exec >\"$BUILDROOT/report\" 2>&1\n";
 
@@ -165,7 +175,7 @@ fn the_default_tools_tree_is_built_once_and_used_by_all() {
         assert!(ran.stages.contains_key(stage), "{stage}: {}", ran.text);
     }
     for stage in ["sync", "extra", "tar", "manifest", "publish"] {
-        assert!(!ran.stages.contains_key(stage), "{stage}: {}", ran.text);
+        assert!(!ran.text.contains(&format!("main/{stage} ")), "{stage}: {}", ran.text);
     }
 }
 

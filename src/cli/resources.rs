@@ -201,6 +201,9 @@ mod tests {
             assert!(initrd.bool("MakeInitrd") && initrd.texts("Packages").contains(&"lvm2"));
             let tools = loaded.tools.as_ref().unwrap();
             assert_eq!(tools.text("Output"), Some("mkosi.tools"));
+            let extra = tools.get("ExtraTrees").items().first().and_then(|tree| tree.field("source"));
+            let file = "usr/share/p11-kit/modules/opensc.module";
+            assert!(extra.is_some_and(|tree| tree.paths()[0].join(file).exists()), "its own files go into the tree");
             for package in ["systemd", "gcc", "jq", "swtpm", "gdb"] {
                 assert!(tools.texts("Packages").contains(&package), "{distribution} {package}");
             }

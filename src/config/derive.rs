@@ -128,6 +128,8 @@ impl Loader<'_> {
         }
         if let Some(resources) = &self.shared.input.resources {
             let path = resources.join(builtin);
+            // What a project may not set in these images, we may: the tools tree has files of its own in `mkosi.extra/`.
+            context.unscoped = true;
             context.load(&path, &path, Extras { profiles: true, local: false });
         }
         let files = std::mem::take(&mut context.files);
