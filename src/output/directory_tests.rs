@@ -2,7 +2,6 @@
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
-use std::time::Instant;
 
 use super::super::testing::{describe, every_kind, run, tree_of};
 use super::*;
@@ -253,7 +252,7 @@ fn times_are_clamped_and_owners_left_on_request() {
 }
 
 #[test]
-fn one_change_in_ten_thousand_files_is_quick() {
+fn of_ten_thousand_files_the_changed_one_is_made_anew() {
     let dir = tempfile::tempdir().unwrap();
     let layer = dir.path().join("layer");
     for index in 0..10_000 {
@@ -269,13 +268,7 @@ fn one_change_in_ten_thousand_files_is_quick() {
     publish_directory(&tree_of(&layer), &dest, &state, &options).unwrap();
     std::fs::write(layer.join("usr/lib/07/7"), "changed").unwrap();
     let tree = tree_of(&layer);
-    let start = Instant::now();
     let outcome = publish_directory(&tree, &dest, &state, &options).unwrap();
-    let took = start.elapsed();
     assert_eq!((outcome.made, outcome.kept), (1, 10_000));
-    let start = Instant::now();
     assert_eq!(publish_directory(&tree, &dest, &state, &options).unwrap().made, 0);
-    println!("one change: {took:?}, none: {:?}", start.elapsed());
-    // Generous: the machine may be busy, and this build is not optimised. It takes a fifteenth of that when idle.
-    assert!(took.as_secs_f64() < 2.0, "{took:?}");
 }

@@ -65,7 +65,7 @@ fn what_boots_is_signed() {
     project.write("src/certificate", &certificate);
     project.script(
         "mkosi.postoutput",
-        "cd \"$OUTPUTDIR\"\nfor f in image.efi image.vmlinuz; do sbverify --cert \"$SRCDIR/certificate\" $f; done",
+        "cd \"$OUTPUTDIR\"\nfor f in image.efi image.vmlinuz image/efi/EFI/BOOT/BOOTX64.EFI; do sbverify --cert \"$SRCDIR/certificate\" $f; done",
     );
     let ran = project.build();
     assert!(ran.stages.contains_key("postoutput"), "{}", ran.text);

@@ -80,7 +80,8 @@ fn one(
             defer,
             exclude,
             more,
-            signs: true,
+            // The one partition has nothing to sign.
+            signs: cx.stage != "esp",
         },
     )?;
     let (partitions, split): (Vec<Partition>, Vec<_>) =
