@@ -11,3 +11,5 @@ mod images;
 mod project;
 #[path = "boot/refusals.rs"]
 mod refusals;
+#[path = "boot/sections.rs"]
+mod sections;
