@@ -136,7 +136,10 @@ fn the_file_is_named_grown_and_packed_as_asked() {
 
     // One that is too small changes nothing.
     project.reconfigure("OutputSize=256M\nCompressOutput=zstd", "OutputSize=1M");
+    // What is no longer made is no longer there.
+    project.reconfigure("SplitArtifacts=repart-definitions", "SplitArtifacts=");
     project.build();
+    assert!(!project.output("image.repart.d").exists());
     assert!(std::fs::read(project.output("image.img")).unwrap() == bytes);
 }
 
