@@ -9,6 +9,7 @@ use crate::sections::{
     INSPECT, add_profile, check_profile, check_sections, check_type_1, equip, microcode_of_the_host,
 };
 use crate::support::stores::directory;
+use crate::support::tools;
 
 const UKI: &str = "image/boot/EFI/Linux/small-6.12.3.efi";
 
@@ -96,6 +97,37 @@ fn what_boots_is_signed() {
     let secret = key.lines().nth(3).unwrap();
     let found = std::process::Command::new("grep").args(["-rlF", secret]).arg(&project.cache).output().unwrap();
     assert!(found.stdout.is_empty(), "{}", String::from_utf8_lossy(&found.stdout));
+}
+
+/// By ukify 258, which trixie lacks. Told are the measurements of the newest kernel's image, as they are when they are signed.
+#[test]
+#[ignore = "fetches the tools of another release: make test-boot"]
+fn boot_measurements_are_told_for_a_signature_made_elsewhere() {
+    let project = project(tools::cache(), "[Output]\nSplitArtifacts=uki,pcrs\n[Validation]\nSignExpectedPcr=no\n");
+    let tree = format!("ToolsTree={}", crate::project::tools().display());
+    project.reconfigure(
+        &tree,
+        "ToolsTree=default\nToolsTreeDistribution=debian\nToolsTreeRelease=forky\nToolsTreeProfiles=",
+    );
+    project.done(&["genkey"]);
+    project.build();
+    let told = project.read("mkosi.output/image.pcrs");
+    assert_eq!(told, told.trim_end());
+    let policies = |text: &str| -> Vec<[String; 3]> {
+        let json: serde_json::Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
+        let banks = json["sha256"].as_array().unwrap_or_else(|| panic!("{text}"));
+        banks.iter().map(|bank| ["pcrs", "pkfp", "pol"].map(|field| bank[field].to_string())).collect()
+    };
+    assert!(!policies(&told).is_empty());
+    // ukify leaves room for the signature.
+    assert!(!text(&project.output("image.efi"), ".pcrsig").contains("\"sig\""));
+    project.reconfigure("SignExpectedPcr=no", "SignExpectedPcr=yes");
+    project.build();
+    let signed = text(&project.output("image.efi"), ".pcrsig");
+    assert!(signed.contains("\"sig\""), "{signed}");
+    assert!(!project.output("image.pcrs").exists());
+    assert_eq!(policies(&told), policies(&signed));
+    assert!(policies(&signed) != policies(&text(&project.output("image/boot/EFI/Linux/small-6.9.1.efi"), ".pcrsig")));
 }
 
 #[test]
