@@ -7,18 +7,29 @@ use crate::system::{STATUS, project};
 /// GRUB as Debian has built and signed it, its modules, and shim: in all images here, so that they share a tree.
 const GRUB: &str = "Packages=grub-efi-amd64-bin grub-efi-amd64-signed shim-signed";
 
+/// With Secure Boot the firmware checks the kernel, which has a signature of its own then. Initrds have none.
 #[test]
 #[ignore = "takes minutes where it is emulated: make test-boot"]
-fn boot_an_entry_of_type_1_by_systemd_boot() {
+fn boot_entries_of_type_1_by_systemd_boot() {
     let _turn = turn();
-    let project = project(tools::cache(), "[Content]\nUnifiedKernelImages=none\n");
-    project.build();
-    let run = boot(&project, &["--firmware=uefi"]);
-    run.assert_reported(STATUS);
-    assert!(run.said("loader").starts_with("systemd-boot 257"), "{run:#?}");
-    assert!(run.said("entry").starts_with("debian-6.12") && run.said("entry").ends_with(".conf"), "{run:#?}");
-    assert_eq!(run.said("stub"), "", "{run:#?}");
-    on_disk(&run);
+    let secure = "[Validation]\nSecureBoot=yes\nSecureBootAutoEnroll=yes\n";
+    // A locked kernel keeps the unit from the device that takes the status.
+    for (more, firmware, status, state) in
+        [("", "uefi", STATUS, "0, setup mode 1"), (secure, "uefi-secure-boot", 0, "1, setup mode 0")]
+    {
+        let project = project(tools::cache(), &format!("[Content]\nUnifiedKernelImages=none\n{more}"));
+        if !more.is_empty() {
+            project.done(&["genkey"]);
+        }
+        project.build();
+        let run = boot(&project, &[&format!("--firmware={firmware}")]);
+        run.assert_reported(status);
+        assert_eq!(run.said("secure boot"), state, "{run:#?}");
+        assert!(run.said("loader").starts_with("systemd-boot 257"), "{run:#?}");
+        assert!(run.said("entry").starts_with("debian-6.12") && run.said("entry").ends_with(".conf"), "{run:#?}");
+        assert_eq!(run.said("stub"), "", "{run:#?}");
+        on_disk(&run);
+    }
 }
 
 #[test]
