@@ -108,7 +108,8 @@ fn boot_the_kernel_without_firmware() {
     project.write("shared/file", "with it\n");
     add_tools(&project);
     let no_root = |run: &Run| run.console.contains("Unable to mount root fs");
-    let bare = boot_with_tools(&project, &["--firmware=linux-noinitrd"], no_root);
+    let over = |run: &Run| run.console.contains("Kernel panic");
+    let bare = boot_with_tools(&project, &["--firmware=linux-noinitrd"], over);
     assert!(no_root(&bare), "{bare:#?}");
     let run = boot_with_tools(&project, &["--firmware=linux", "--runtime-tree=shared:/shared"], |_| false);
     run.assert_reported(STATUS);
