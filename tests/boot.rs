@@ -11,5 +11,7 @@ mod images;
 mod project;
 #[path = "boot/refusals.rs"]
 mod refusals;
+#[path = "boot/sections.rs"]
+mod sections;
 #[path = "boot/tokens.rs"]
 mod tokens;

@@ -81,7 +81,7 @@ impl OutputNames {
             "kernel-modules-initrd",
             "manifest",
             "nspawn",
-            "os-release",
+            "osrelease",
             "pcrs",
             "repart.d",
             "roothash",
@@ -99,6 +99,29 @@ impl OutputNames {
         std::iter::once(base.to_owned()).chain(beside.map(move |extension| format!("{base}.{extension}")))
     }
 
+    /// Whether a published name is that of a file that tells of the image with this base name, or holds a part of it: beside
+    /// another image it would be wrong. The images of other formats are none of these.
+    pub fn tells_of(base: &str, name: &str) -> bool {
+        const TELLING: [&str; 12] = [
+            "SHA256SUMS",
+            "SHA256SUMS.gpg",
+            "changelog",
+            "initrd",
+            "kernel-modules-initrd",
+            "manifest",
+            "osrelease",
+            "pcrs",
+            "repart.d",
+            "roothash",
+            "usrhash",
+            "vmlinuz",
+        ];
+        let Some(extension) = name.strip_prefix(base).and_then(|rest| rest.strip_prefix('.')) else { return false };
+        let first = extension.split('/').next().unwrap_or_default();
+        // A partition has a name of its own before the extension.
+        TELLING.contains(&first) || first.contains(".raw")
+    }
+
     /// A file beside the image: `efi`, `vmlinuz`, `initrd`, `pcrs`, `roothash`, `osrelease`,
     /// `kernel-modules-initrd`, `repart.d`, `nspawn`, `SHA256SUMS`, `SHA256SUMS.gpg`, `manifest`, `changelog`.
     pub fn with(&self, extension: &str) -> String {
@@ -109,6 +132,16 @@ impl OutputNames {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_tells_of_an_image() {
+        for name in ["os.v.pcrs", "os.v.repart.d/10-root.conf", "os.v.root-x86-64.raw.zst", "os.v.SHA256SUMS.gpg"] {
+            assert!(OutputNames::tells_of("os.v", name), "{name}");
+        }
+        for name in ["os.v", "os.v.raw", "os.v.raw.zst", "os.v.tar", "os.v.efi", "other.pcrs", "os.v/pcrs"] {
+            assert!(!OutputNames::tells_of("os.v", name), "{name}");
+        }
+    }
 
     #[test]
     fn names_are_what_scripts_expect() {

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::output::{image_tree, named_files};
 use super::{Context, Outputs, StageError};
 use crate::config::View;
+use crate::output::OutputNames;
 use crate::output::directory::{DirectoryOptions, clean_directory, publish_directory, vacate};
 use crate::output::publish::{self, Content, PublishOptions, publish, withdraw};
 use crate::store::{Artifact, Store};
@@ -74,6 +75,17 @@ impl Wanted {
             directory,
             files,
         }
+    }
+
+    fn is_nothing(&self) -> bool {
+        self.tree.is_none() && self.files.is_empty()
+    }
+
+    /// Whether what was published under a name would be wrong beside this image: the same image in another compression,
+    /// or what tells of it.
+    fn outdates(&self, name: &str, view: &View) -> bool {
+        !self.files.contains_key(name)
+            && (image_of(name, &self.output, view).is_some() || OutputNames::tells_of(&self.output, name))
     }
 
     fn files_state(&self) -> PathBuf {
@@ -166,7 +178,9 @@ pub fn unpublished(store: &Store, view: &View, needs: &BTreeMap<String, Artifact
         }
     }
     if publish::is_current(&wanted.directory, &wanted.files_state(), &wanted.files) {
-        return None;
+        let published = publish::published(&wanted.files_state());
+        let outdated = published.iter().find(|name| wanted.outdates(name, view)).filter(|_| !wanted.is_nothing());
+        return outdated.map(|name| format!("`{name}` is no longer made"));
     }
     let missing = wanted.files.keys().find(|name| wanted.directory.join(name).symlink_metadata().is_err());
     Some(match missing {
@@ -179,7 +193,7 @@ pub fn unpublished(store: &Store, view: &View, needs: &BTreeMap<String, Artifact
 pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let layers: Vec<Digest> = cx.layers.iter().map(|layer| layer.digest).collect();
     let mut wanted = Wanted::new(cx.store, cx.view, &cx.needs, layers.clone());
-    if wanted.tree.is_none() && wanted.files.is_empty() {
+    if wanted.is_nothing() {
         return Ok(Outputs::new());
     }
     if make_way(cx, &wanted)? {
@@ -202,8 +216,8 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     }
     let options = PublishOptions { force: cx.force, ..PublishOptions::default() };
     let outcome = publish(&directory, &wanted.files_state(), &wanted.files, &options).map_err(StageError::other)?;
-    // The same image in another compression must not be taken for the new one.
-    let stale = outcome.stale.iter().map(String::as_str).filter(|name| image_of(name, &output, cx.view).is_some());
+    // Nobody should take it for what belongs to the new one.
+    let stale = outcome.stale.iter().map(String::as_str).filter(|name| wanted.outdates(name, cx.view));
     for name in withdraw(&directory, &wanted.files_state(), stale).map_err(StageError::other)? {
         cx.note(&format!("removed {name}, which this image no longer makes"));
     }

@@ -14,6 +14,11 @@ fn what_is_missing_is_named() {
     assert!(!project.output("image/efi/EFI").exists());
     crate::project::add_kernel(&project, "6.1");
     project.fails(&["--secure-boot=yes"]).says("mkosi genkey");
+    // Debian's ukify of these tools has no option for that.
+    project.fails(&["--split-artifacts=pcrs"]).says("SignExpectedPcrCertificate=");
+    project.write("mkosi.crt", "");
+    project.fails(&["--split-artifacts=pcrs"]).says("SplitArtifacts=pcrs needs ukify 258");
+    std::fs::remove_file(project.path().join("mkosi.crt")).unwrap();
     std::fs::remove_file(project.path().join("tree").join(PROGRAMS).join("linuxx64.efi.stub")).unwrap();
     project.fails(&["--unified-kernel-images=unsigned"]).says("systemd-boot-efi");
     project

@@ -25,7 +25,10 @@ fn has(project: &Project, path: &str) -> bool {
 
 #[test]
 fn each_kind_holds_what_it_may_and_says_what_it_is_for() {
-    let project = project(&directory("cache-"), "Format=sysext\nImageId=app\nImageVersion=7\nSplitArtifacts=roothash");
+    let project = project(
+        &directory("cache-"),
+        "Format=sysext\nImageId=app\nImageVersion=7\nSplitArtifacts=roothash,repart-definitions",
+    );
     check(&project, LOOK);
     project.build();
     assert_eq!(partition_names(&project), ["root-x86-64"]);
@@ -36,6 +39,13 @@ fn each_kind_holds_what_it_may_and_says_what_it_is_for() {
          ARCHITECTURE=x86-64\n"
     );
     assert!(!project.output("image.roothash").exists());
+    let definitions = |project: &Project| -> Vec<String> {
+        let names = std::fs::read_dir(project.output("image.repart.d")).unwrap();
+        let mut names: Vec<String> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert_eq!(definitions(&project), ["10-root.conf"]);
 
     add_keys(&project);
     project.reconfigure("Format=sysext", "Format=confext");
@@ -46,6 +56,7 @@ fn each_kind_holds_what_it_may_and_says_what_it_is_for() {
     let release = project.read("mkosi.output/extension-release.image");
     assert!(release.contains("CONFEXT_ID=app\n") && release.contains("CONFEXT_SCOPE=system\n"), "{release}");
     assert_eq!(project.read("mkosi.output/image.roothash").len(), 64);
+    assert_eq!(definitions(&project).len(), 3);
 
     project.configure("[Validation]\nVerity=hash\n");
     project.build();

@@ -45,7 +45,7 @@ fn partitions_of_every_kind_are_what_they_should_be() {
     let cache = directory("cache-");
     let project = project(
         &cache,
-        "Seed=0e9a6fe0-68f6-408c-be13-136054d20445\nSplitArtifacts=partitions,roothash,repart-definitions,tar",
+        "Seed=0e9a6fe0-68f6-408c-be13-136054d20445\nSplitArtifacts=partitions,roothash,repart-definitions,os-release,tar",
     );
     definitions(&project);
     add_keys(&project);
@@ -80,6 +80,7 @@ fn partitions_of_every_kind_are_what_they_should_be() {
     let archived = tool(tar.arg("-xOf").arg(project.output("image.tar")).arg("./etc/fstab"));
     assert_eq!(archived, output("fstab"));
     assert_eq!(output("image.repart.d/50-var.conf"), project.read("mkosi.repart/50-var.conf"));
+    assert_eq!(output("image.osrelease"), project.read("tree/usr/lib/os-release"));
     check_signature(&project);
 
     // The definitions are those of the two passes alone.
@@ -110,8 +111,15 @@ fn check_signature(project: &Project) {
 #[test]
 fn the_file_is_named_grown_and_packed_as_asked() {
     let cache = directory("cache-");
-    let project = project(&cache, "OutputExtension=img\nManifestFormat=json\nBootable=no");
+    let project = project(
+        &cache,
+        "OutputExtension=img\nManifestFormat=json\nBootable=no\n\
+        SplitArtifacts=repart-definitions",
+    );
     project.build();
+    // The definitions that are there without the user's.
+    let definition = project.read("mkosi.output/image.repart.d/10-root.conf");
+    assert!(definition.contains("Type=root") && definition.contains("CopyFiles=/"), "{definition}");
     assert!(project.output("image.img").is_file());
     assert_eq!(std::fs::read_link(project.output("image")).unwrap().to_str(), Some("image.img"));
     let size = project.output("image.img").metadata().unwrap().len();
@@ -128,7 +136,10 @@ fn the_file_is_named_grown_and_packed_as_asked() {
 
     // One that is too small changes nothing.
     project.reconfigure("OutputSize=256M\nCompressOutput=zstd", "OutputSize=1M");
+    // What is no longer made is no longer there.
+    project.reconfigure("SplitArtifacts=repart-definitions", "SplitArtifacts=");
     project.build();
+    assert!(!project.output("image.repart.d").exists());
     assert!(std::fs::read(project.output("image.img")).unwrap() == bytes);
 }
 

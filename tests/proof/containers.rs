@@ -19,7 +19,7 @@ fn a_container_boots_to_its_target_and_ends_with_a_status() {
     let output = command.output().unwrap();
     let text = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(i32::from(STATUS)), "{text}");
-    for said in ["proof: begin", "proof: system debian 13", "proof: end"] {
+    for said in ["proof: begin", "proof: system debian 13", "proof: credential told", "proof: end"] {
         assert!(text.contains(said), "no {said:?} in {text}");
     }
 }

@@ -48,6 +48,7 @@ impl Run {
         assert_eq!(self.status, Some(i32::from(status)), "{self:#?}");
         assert_eq!(self.said("system"), "debian 13");
         assert_eq!(self.said("option"), "proof=genuine");
+        assert_eq!(self.said("credential"), "told");
     }
 }
 
@@ -58,10 +59,20 @@ pub fn boot(project: &Project, arguments: &[&str]) -> Run {
 
 /// Runs the image with this command, until it ends or what it said is enough.
 pub fn boot_until(project: &Project, mut command: Command, arguments: &[&str], enough: impl Fn(&Run) -> bool) -> Run {
+    // The tree with the tools has nothing that runs images: the host's programs do.
+    command.args(["--tools-tree="]);
+    watch(project, command, arguments, enough)
+}
+
+/// Runs the image with the programs of the tree with the tools, until it ends or what it said is enough.
+pub fn boot_with_tools(project: &Project, arguments: &[&str], enough: impl Fn(&Run) -> bool) -> Run {
+    watch(project, project.command::<&str>(&[]), arguments, enough)
+}
+
+fn watch(project: &Project, mut command: Command, arguments: &[&str], enough: impl Fn(&Run) -> bool) -> Run {
     let serial = project.path().join("serial");
     let _ = std::fs::remove_file(&serial);
-    // The tree with the tools has nothing that runs images: the host's programs do.
-    command.args(arguments).args(["--tools-tree=", "vm", "--", "-serial"]).arg(format!("file:{}", serial.display()));
+    command.args(arguments).args(["vm", "--", "-serial"]).arg(format!("file:{}", serial.display()));
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let said = Arc::new(Mutex::new(Vec::new()));
     let readers = [collect(child.stdout.take().unwrap(), &said), collect(child.stderr.take().unwrap(), &said)];

@@ -6,6 +6,7 @@
 
 mod acceleration;
 mod containers;
+mod loaders;
 mod machine;
 mod machines;
 #[path = "../support/mod.rs"]

@@ -20,6 +20,7 @@ RAM=1G
 RuntimeNetwork=none
 Ephemeral=yes
 QemuArgs=-cpu qemu64
+Credentials=proof.word=told
 ";
 
 /// Waits that suit an emulated machine, on a host that may have other work, and a target that is reached early. What
@@ -49,6 +50,7 @@ FailureActionExitStatus=8
 
 [Service]
 Type=oneshot
+ImportCredential=proof.word
 ExecStart=/usr/lib/proof/report
 StandardOutput=tty
 StandardError=tty
@@ -59,14 +61,22 @@ const REPORT: &str = r#"#!/bin/sh
 set -u
 say() { echo "proof: $*"; }
 variable() { od -An -tu1 -j4 -N1 "/sys/firmware/efi/efivars/$1-8be4df61-93ca-11d2-aa0d-00e098032b8c" | tr -d ' '; }
+# A variable begins with four bytes of attributes, and its file can't be sought in.
+loader() { cat "/sys/firmware/efi/efivars/$1-4a67b082-0a4c-41cf-b6c7-440b29bb8c4f" 2>/dev/null | tail -c +5 | tr -d '\0'; }
 say begin
 say "system $(. /usr/lib/os-release; echo "$ID $VERSION_ID")"
 say "option $(tr ' ' '\n' </proc/cmdline | grep '^proof=')"
+say "started as $(tr ' ' '\n' </proc/cmdline | grep '^BOOT_IMAGE=')"
+say "credential $(cat "$CREDENTIALS_DIRECTORY/proof.word")"
+say "shared $(findmnt -rno FSTYPE /shared) $(cat /shared/file 2>/dev/null)"
 for place in / /usr; do
 	say "mount $place $(findmnt -rno FSTYPE,SOURCE,OPTIONS "$place")"
 done
 if [ -d /sys/firmware/efi/efivars ]; then
 	say "secure boot $(variable SecureBoot), setup mode $(variable SetupMode)"
+	say "loader $(loader LoaderInfo)"
+	say "entry $(loader LoaderEntrySelected)"
+	say "stub $(loader StubInfo)"
 fi
 systemctl --failed --plain --no-legend | while read -r unit rest; do
 	say "failed $unit"

@@ -160,13 +160,13 @@ fn boot_with_the_tools_of_a_tree() {
         "mkosi.conf",
         &format!(
             "[Distribution]\nDistribution=debian\nRelease=trixie\n\
-             [Output]\nFormat=disk\nOutputDirectory=mkosi.output\n{}\
-             ToolsTreePackages=ovmf qemu-system-x86 swtpm swtpm-tools virtiofsd\n\
+             [Output]\nFormat=disk\nOutputDirectory=mkosi.output\n{}{}\
              [Content]\nInitrds={}\n\
              [Runtime]\nRAM=512M\nKVM=no\nTPM=yes\nRuntimeNetwork=none\nFirmware=uefi\nEphemeral=yes\n\
              RuntimeSize=24M\nRuntimeTrees=shared:/shared\nCredentials=my.credential=told\n\
              KernelCommandLineExtra=root=none status=9\n",
             tools::CONFIGURATION,
+            tools::RUNNING,
             initrd.output("image.cpio").display()
         ),
     );

@@ -25,6 +25,12 @@ ToolsTreeRelease=trixie
 ToolsTreeProfiles=
 ";
 
+/// Adds what runs images to the tree, for the few tests that do that with the tree's programs: all have the same one.
+pub const RUNNING: &str = "\
+[Build]
+ToolsTreePackages=openssh-client ovmf python3-virt-firmware qemu-system-x86 swtpm swtpm-tools virtiofsd
+";
+
 /// How large the store may get by what tests leave there.
 const SIZE: &str = "6G";
 

@@ -57,7 +57,7 @@ pub fn split(
         }
     }
     if let Some(path) = pcrs.filter(|_| wanted.contains(&"pcrs")) {
-        add(".pcrs", copy(cx, &path)?);
+        add(".pcrs", account(cx, &path)?);
     }
     if wanted.contains(&"os-release") {
         let path = [OS_RELEASE, "etc/os-release"].iter().find_map(|path| look.file(path));
@@ -91,6 +91,12 @@ fn copy(cx: &Context<'_>, path: &Path) -> Result<Digest, StageError> {
     let to = cx.work.join("artifact");
     std::fs::copy(path, &to).map_err(StageError::io("copy to the store", path))?;
     Ok(cx.store.add_file(&to)?)
+}
+
+/// ukify's account of the measurements. It prints the room for the signature as well, as spaces.
+pub fn account(cx: &Context<'_>, path: &Path) -> Result<Digest, StageError> {
+    let text = std::fs::read(path).map_err(StageError::io("read", path))?;
+    Ok(cx.store.add_bytes(text.trim_ascii_end())?)
 }
 
 fn section(cx: &Context<'_>, image: &Path, name: &str) -> Result<Option<Digest>, StageError> {

@@ -151,7 +151,7 @@ fn finish(cx: &Context<'_>, out: PathBuf) -> Result<Outputs, StageError> {
         }
     }
     if wanted.contains(&"pcrs") && pcrs.exists() {
-        files.insert(".pcrs".to_owned(), cx.store.add_file(&pcrs)?);
+        files.insert(".pcrs".to_owned(), super::artifacts::account(cx, &pcrs)?);
     }
     if wanted.contains(&"os-release")
         && let Some(path) = Look::new(&MergedTree::new(&cx.layers)).file(OS_RELEASE)

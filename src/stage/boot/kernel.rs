@@ -252,7 +252,9 @@ fn no_prebuilt(version: &str) -> StageError {
     StageError::other(Error::Missing {
         wanted: "a unified kernel image that the distribution has signed is wanted".to_owned(),
         missing: format!("/usr/lib/modules/{version}/*.efi"),
-        advice: "add the package that has it, or set UnifiedKernelImages=unsigned to build one".to_owned(),
+        advice: "add the package that has it, or set UnifiedKernelImages=none to boot the kernel that it has signed \
+                 (unsigned builds an image that a signed shim refuses)"
+            .to_owned(),
     })
 }
 

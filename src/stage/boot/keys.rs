@@ -46,7 +46,19 @@ pub fn expected_pcr(cx: &Context<'_>, mounts: &mut Vec<Mount>) -> Result<Option<
     if !wanted {
         return Ok(None);
     }
+    needs_measure(cx, "SignExpectedPcr=yes")?;
     pair(cx, "SignExpectedPcr", "SignExpectedPcr=yes", mounts).map(Some)
+}
+
+/// ukify asks systemd-measure for the measurements, and only finds out in the end that it is not there.
+pub fn needs_measure(cx: &Context<'_>, wanted: &str) -> Result<(), StageError> {
+    if tool(cx, &MEASURE).is_some() {
+        return Ok(());
+    }
+    Err(StageError::Other(format!(
+        "{wanted} needs systemd-measure, which is not among the tools; set ToolsTree=default, or install it (Debian: \
+         systemd, in releases after trixie systemd-tpm)"
+    )))
 }
 
 /// The certificate of `SignExpectedPcrCertificate=` in the sandbox, for digests that are signed elsewhere.

@@ -61,7 +61,8 @@ impl Ukify {
             return Ok(());
         }
         Err(StageError::Other(format!(
-            "{what} needs ukify {version}, and the one among the tools is {}; set ToolsTree=default for a newer one",
+            "{what} needs ukify {version}, and the one among the tools is {}; ToolsTree=default with a newer \
+             ToolsTreeRelease= has one",
             self.version
         )))
     }
@@ -90,6 +91,8 @@ pub struct Recipe {
     microcode: (Vec<String>, Vec<String>),
     signer: Option<Signer>,
     pcrs: Pcrs,
+    /// How many images tell of their measurements.
+    accounts: usize,
     joined: Vec<String>,
     signed_profiles: Vec<String>,
     command_line: Option<String>,
@@ -137,6 +140,7 @@ impl Recipe {
             microcode,
             signer,
             pcrs,
+            accounts: 0,
             joined: Vec::new(),
             signed_profiles: Vec::new(),
             command_line: None,
@@ -150,6 +154,9 @@ impl Recipe {
         let unsigned = profiles.iter().any(|profile| !is_signed(profile));
         let (version, what) = least_version(!profiles.is_empty(), unsigned, engine, digests);
         recipe.ukify.needs(version, what)?;
+        if digests {
+            keys::needs_measure(cx, "SplitArtifacts=pcrs")?;
+        }
         recipe.command_line = recipe.command_line_file("main", command_line);
         for profile in profiles {
             recipe.add_profile(profile, look, command_line)?;
@@ -206,7 +213,13 @@ impl Recipe {
         let mut argv = vec![self.ukify.program.clone()];
         argv.extend(build.arguments(&self.ukify.version));
         self.steps.push(match build.pcrs {
-            Pcrs::Digests(_) => Step::RunTo { argv, stdout: PCRS.into() },
+            Pcrs::Digests(_) => {
+                // The account that is kept is that of the newest kernel, which is the first one.
+                let others = self.accounts;
+                self.accounts += 1;
+                let stdout = if others == 0 { PCRS.to_owned() } else { format!("{PCRS}-{others}") };
+                Step::RunTo { argv, stdout: stdout.into() }
+            }
             _ => program(argv, &self.environment),
         });
     }
