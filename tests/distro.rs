@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use mkosi::distro::{
-    Cx, Distribution, Error, Host, InstallOptions, Package, Repositories, Request, Resolution, Settings, Source,
+    Cx, Distribution, Error, Host, InstallOptions, Package, Proxy, Repositories, Request, Resolution, Settings, Source,
     Target, download, install, install_base, installed, remove, resolve, sync,
 };
 use mkosi::sandbox::{Cancel, HostRoot, Input, Mount, Output, Spec, Tools, host_root, set_executable};
@@ -34,14 +35,7 @@ impl Bench {
 
     fn cx(&mut self) -> Cx<'_> {
         let work = self.path("work");
-        Cx {
-            cancel: &self.cancel,
-            log: &mut self.log,
-            tools: Tools::default(),
-            work,
-            network_environment: BTreeMap::new(),
-            parallel: true,
-        }
+        Cx { cancel: &self.cancel, log: &mut self.log, tools: Tools::default(), work, parallel: true }
     }
 
     fn log(&self) -> String {
@@ -209,6 +203,56 @@ fn signatures_are_checked() {
     std::fs::write(repository.root.join("dists/test/main/binary-amd64/Packages"), "Package: evil\n").unwrap();
     let error = bench.sync(&repository.repositories(Some(&good))).unwrap_err();
     assert!(matches!(error, Error::Sync { .. }), "{error}");
+}
+
+/// A server that has nothing, for one run of apt: it tells the first lines of what it is asked for.
+fn asked(mut action: impl FnMut(&str)) -> Vec<String> {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let server = std::thread::spawn(move || {
+        let mut lines = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            loop {
+                let mut head = String::new();
+                while !head.ends_with("\r\n\r\n") && reader.read_line(&mut head).unwrap() > 0 {}
+                let Some(line) = head.lines().next() else { break };
+                if line == "END" {
+                    return lines;
+                }
+                lines.push(line.to_owned());
+                stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").unwrap();
+            }
+        }
+        lines
+    });
+    action(&address);
+    std::net::TcpStream::connect(address).unwrap().write_all(b"END\r\n\r\n").unwrap();
+    server.join().unwrap()
+}
+
+#[test]
+fn a_proxy_is_asked_but_for_what_is_excluded() {
+    let mut bench = Bench::new();
+    let mut sync = |mirror: &str, proxy: Proxy| {
+        let settings = Settings { mirror: Some(mirror.to_owned()), key_check: false, proxy, ..Settings::default() };
+        let mut repositories = Repositories::new(&target("test"), &settings, &Host::default()).unwrap();
+        repositories.sources.truncate(1);
+        bench.sync(&repositories).unwrap_err();
+    };
+    let through = asked(|address| {
+        let url = Some(format!("http://{address}"));
+        sync("http://mirror.invalid", Proxy { url, ..Proxy::default() });
+    });
+    assert_eq!(through[0], "GET http://mirror.invalid/debian/dists/test/InRelease HTTP/1.1", "{through:?}");
+    for entry in ["127.0.0.1", "*"] {
+        let directly = asked(|address| {
+            let (url, exclude) = (Some("http://proxy.invalid:1".to_owned()), vec![entry.to_owned()]);
+            sync(&format!("http://{address}"), Proxy { url, exclude, ..Proxy::default() });
+        });
+        assert_eq!(directly[0], "GET /debian/dists/test/InRelease HTTP/1.1", "{directly:?}");
+    }
 }
 
 #[test]
@@ -417,14 +461,7 @@ fn a_missing_tool_is_named() {
     let empty = bench.path("empty");
     std::fs::create_dir(empty.join("usr")).unwrap();
     let tools = Tools { layers: vec![empty], ..Tools::default() };
-    let mut cx = Cx {
-        cancel: &bench.cancel,
-        log: &mut bench.log,
-        tools,
-        work,
-        network_environment: BTreeMap::new(),
-        parallel: false,
-    };
+    let mut cx = Cx { cancel: &bench.cancel, log: &mut bench.log, tools, work, parallel: false };
     let error = sync(&mut cx, &repository.repositories(None), &synced).unwrap_err();
     assert!(matches!(error, Error::MissingTool { .. }) && error.to_string().contains("`apt`"), "{error}");
 }

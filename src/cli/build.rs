@@ -93,7 +93,9 @@ pub fn graph(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<String>
         if invocation.json { "json" } else { &invocation.graph_format }.parse().map_err(anyhow::Error::msg)?;
     let session = Session::open(invocation, loaded, false)?;
     let nodes = session.preview(matches!(format, Format::Text | Format::Full | Format::Json));
-    Ok(render(&session.plan, &nodes, format))
+    let terminal = rustix::termios::tcgetwinsize(std::io::stdout()).ok();
+    let width = terminal.map(|size| usize::from(size.ws_col)).filter(|columns| *columns > 0);
+    Ok(render(&session.plan, &nodes, format, width.map(|columns| columns.max(40))))
 }
 
 /// Finds out whether overlays can be mounted on the store's file system, and tells when they can't.

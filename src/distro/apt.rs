@@ -56,7 +56,7 @@ impl Apt<'_> {
         let mut env = environment(cx);
         env.insert("APT_CONFIG".to_owned(), "/apt/apt.conf".to_owned());
         if self.update {
-            env.extend(cx.network_environment.clone());
+            env.extend(self.repositories.proxy.environment());
         }
         let argv: Vec<String> = argv.iter().map(|a| a.as_ref().to_owned()).collect();
         let spec = Spec { argv, env, mounts, network: self.update, ..Spec::default() };
@@ -71,6 +71,9 @@ impl Apt<'_> {
             optional: false,
         };
         let mut mounts = self.repositories.mounts.clone();
+        if self.update {
+            mounts.extend(self.repositories.proxy.mounts());
+        }
         for directory in ["", "sources.list.d", "preferences.d", "apt.conf.d", "auth.conf.d", "trusted.gpg.d"] {
             mounts.push(Mount::Directory { target: Path::new("/apt/etc").join(directory), mode: 0o755 });
         }

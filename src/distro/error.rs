@@ -37,6 +37,14 @@ pub enum Error {
         /// The architecture.
         architecture: String,
     },
+    /// A file that should have a certificate or a key has none.
+    #[error("{path} holds no {what} in the PEM format: correct the setting of the proxy that names it")]
+    NotPem {
+        /// The file.
+        path: PathBuf,
+        /// What was looked for.
+        what: &'static str,
+    },
     /// A value that a line of a sources file can't hold.
     #[error("{what} `{value}` holds a space or a line break, so that apt can't read it: correct the setting")]
     BadValue {

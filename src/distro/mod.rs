@@ -17,6 +17,7 @@ mod host;
 mod install;
 mod local;
 mod order;
+mod proxy;
 mod resolve;
 mod seed;
 mod sources;
@@ -39,6 +40,7 @@ pub use error::Error;
 pub use host::Host;
 pub use install::{InstallOptions, install, install_base, install_seed, remove};
 pub use local::{Local, is_local, local_preferences};
+pub use proxy::Proxy;
 pub use resolve::{Request, Resolution, prepare_cache, resolve};
 pub use seed::{seed_download, seed_packages};
 pub use sources::{KEYRINGS, Repositories, Settings, Source};
@@ -107,8 +109,6 @@ pub struct Cx<'a> {
     pub tools: Tools,
     /// An existing directory on the host for temporary files, on the file system of the pool and the outputs.
     pub work: PathBuf,
-    /// Variables for the commands that use the network, `https_proxy` for instance.
-    pub network_environment: BTreeMap<String, String>,
     /// Whether our own executable unpacks packages several at once where it can; dpkg's way, one after another, has
     /// the same result.
     pub parallel: bool,

@@ -206,7 +206,6 @@ impl Solver<'_> {
                 log: &mut silent,
                 tools: cx.tools.clone(),
                 work: cx.work.clone(),
-                network_environment: BTreeMap::new(),
                 parallel: false,
             };
             named.extend(marked_for_user(&self.run(&mut cx, recommends, &argv)?.stderr));

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::{Distribution, Error, Host, Target};
+use super::{Distribution, Error, Host, Proxy, Target};
 use crate::sandbox::Mount;
 use crate::types::Architecture;
 
@@ -23,8 +23,8 @@ pub struct Settings {
     pub key_check: bool,
     /// Whether the archive of debug symbols (`*-dbgsym`) is wanted.
     pub debug: bool,
-    /// `ProxyUrl=`.
-    pub proxy: Option<String>,
+    /// How the network is reached.
+    pub proxy: Proxy,
 }
 
 impl Default for Settings {
@@ -36,7 +36,7 @@ impl Default for Settings {
             snapshot: None,
             key_check: true,
             debug: false,
-            proxy: None,
+            proxy: Proxy::default(),
         }
     }
 }
@@ -70,6 +70,8 @@ pub struct Repositories {
     pub mounts: Vec<Mount>,
     /// apt configuration that says how to reach the network. Never part of a key.
     pub acquire: Vec<String>,
+    /// What the settings say of it.
+    pub proxy: Proxy,
     /// Whether metadata must be signed.
     pub key_check: bool,
 }
@@ -88,26 +90,33 @@ impl Repositories {
                 architecture: target.architecture.name().to_owned(),
             });
         }
-        let mut acquire = host.acquire.clone();
-        if let Some(proxy) = &settings.proxy {
-            let proxy = word("ProxyUrl=", proxy)?;
-            acquire.push(format!("Acquire::http::Proxy \"{proxy}\";"));
-            acquire.push(format!("Acquire::https::Proxy \"{proxy}\";"));
-        }
         let mut repositories = Self {
             target: target.clone(),
             sources: Vec::new(),
             files: BTreeMap::new(),
             mounts: Vec::new(),
-            acquire,
+            acquire: host.acquire.clone(),
+            proxy: settings.proxy.clone(),
             key_check: settings.key_check,
         };
+        repositories.add(settings, host)?;
+        if let Some(url) = &settings.proxy.url {
+            word("ProxyUrl=", url)?;
+        }
+        let uris = repositories.sources.iter().map(|source| source.uri.as_str());
+        let lines = settings.proxy.acquire(uris);
+        repositories.acquire.extend(lines);
+        Ok(repositories)
+    }
+
+    fn add(&mut self, settings: &Settings, host: &Host) -> Result<(), Error> {
+        let target = self.target.clone();
         let release = word("Release=", &target.release)?;
         if let Some(mirror) = &settings.local_mirror {
-            repositories.add_local(word("LocalMirror=", mirror)?, release);
-            return Ok(repositories);
+            self.add_local(word("LocalMirror=", mirror)?, release);
+            return Ok(());
         }
-        let archives = Archives::find(target, settings, host)?;
+        let archives = Archives::find(&target, settings, host)?;
         let keyring = keyring(target.distribution, settings.key_check, &host.keyrings, &archives.main)?;
         let mut components = vec!["main".to_owned()];
         for component in &settings.components {
@@ -115,9 +124,9 @@ impl Repositories {
         }
         for (uri, suite, optional) in archives.suites(release, settings) {
             let (components, signed_by) = (components.clone(), keyring.clone());
-            repositories.sources.push(Source { uri, suite, components, signed_by, optional });
+            self.sources.push(Source { uri, suite, components, signed_by, optional });
         }
-        Ok(repositories)
+        Ok(())
     }
 
     fn add_local(&mut self, mirror: &str, release: &str) {

@@ -38,8 +38,8 @@ impl std::str::FromStr for Format {
     }
 }
 
-/// Prints the nodes with their states.
-pub fn render(plan: &Plan, nodes: &[Preview], format: Format) -> String {
+/// Prints the nodes with their states. `width` is that of the terminal in columns, which the lines for people are folded to.
+pub fn render(plan: &Plan, nodes: &[Preview], format: Format, width: Option<usize>) -> String {
     match format {
         Format::Text => {
             let skipped = nodes.len() - shown(nodes).count();
@@ -48,9 +48,9 @@ pub fn render(plan: &Plan, nodes: &[Preview], format: Format) -> String {
                 1 => "\n1 stage is skipped: see --format full\n".to_owned(),
                 _ => format!("\n{skipped} stages are skipped: see --format full\n"),
             };
-            text(plan, shown(nodes)) + &rest
+            text(plan, shown(nodes), width) + &rest
         }
-        Format::Full => text(plan, nodes.iter()),
+        Format::Full => text(plan, nodes.iter(), width),
         Format::Json => format!("{:#}\n", json(plan, nodes)),
         Format::Dot => dot(plan, nodes),
         Format::Mermaid => mermaid(plan, nodes),
@@ -75,46 +75,92 @@ fn reasons(state: &State) -> Vec<String> {
     }
 }
 
-fn text<'a>(plan: &Plan, nodes: impl Iterator<Item = &'a Preview> + Clone) -> String {
-    let widest = nodes.clone().map(|preview| plan.graph[preview.id].stage.len()).max().unwrap_or_default();
+/// How many columns there must be beside the others for the reasons; with fewer they stand below.
+const BESIDE: usize = 32;
+
+/// How far what stands below is moved in.
+const BELOW: usize = 6;
+
+fn text<'a>(plan: &Plan, nodes: impl Iterator<Item = &'a Preview> + Clone, width: Option<usize>) -> String {
+    let cells = |preview: &Preview| {
+        [
+            plan.graph[preview.id].stage.clone(),
+            word(&preview.state).to_owned(),
+            preview.key.map(|key| key.short()).unwrap_or_default(),
+            cost(preview),
+        ]
+    };
+    let mut widths = [0; 4];
+    for preview in nodes.clone() {
+        for (width, cell) in widths.iter_mut().zip(cells(preview)) {
+            *width = cell.chars().count().max(*width);
+        }
+    }
     let mut out = String::new();
     let mut group = None;
     for preview in nodes {
-        let node = &plan.graph[preview.id];
-        let images: Vec<&str> = node.images.iter().map(String::as_str).collect();
+        let images: Vec<&str> = plan.graph[preview.id].images.iter().map(String::as_str).collect();
         let images = images.join(", ");
         if group.as_ref() != Some(&images) {
             if group.is_some() {
                 out.push('\n');
             }
-            let _ = writeln!(out, "{images}");
+            for line in fold(&images, width.unwrap_or(usize::MAX)) {
+                let _ = writeln!(out, "{line}");
+            }
             group = Some(images);
         }
-        let key = preview.key.map(|key| key.short()).unwrap_or_default();
-        let cost = match &preview.last {
-            Some(last) => {
-                let time = human::duration(Duration::from_millis(last.duration_ms));
-                if last.size == 0 { time } else { format!("{time}, {}", human::bytes(last.size)) }
-            }
-            None => String::new(),
-        };
+        let mut line = String::new();
+        for (cell, width) in cells(preview).iter().zip(widths).filter(|(_, width)| *width > 0) {
+            let _ = write!(line, "  {cell:<width$}");
+        }
+        line.push_str("  ");
         let mut why = reasons(&preview.state);
         if why.len() > 4 {
             let more = why.len() - 3;
             why.truncate(3);
             why.push(format!("{more} more"));
         }
-        let line = format!(
-            "  {:<widest$} {:<8} {:<13} {:<18} {}",
-            node.stage,
-            word(&preview.state),
-            key,
-            cost,
-            why.join("; ")
-        );
-        let _ = writeln!(out, "{}", line.trim_end());
+        let (column, why) = (line.chars().count(), why.join("; "));
+        let left = width.map_or(usize::MAX, |width| width.saturating_sub(column));
+        let column = if left >= BESIDE || why.chars().count() <= left {
+            column
+        } else {
+            let _ = writeln!(out, "{}", line.trim_end());
+            line = " ".repeat(BELOW);
+            BELOW
+        };
+        let left = width.map_or(usize::MAX, |width| width.saturating_sub(column));
+        for folded in fold(&why, left) {
+            let _ = writeln!(out, "{}", (line + folded.as_str()).trim_end());
+            line = " ".repeat(column);
+        }
     }
     out
+}
+
+/// What the last run took: time, and the size of what it made.
+fn cost(preview: &Preview) -> String {
+    let Some(last) = &preview.last else { return String::new() };
+    let time = human::duration(Duration::from_millis(last.duration_ms));
+    if last.size == 0 { time } else { format!("{time}, {}", human::bytes(last.size)) }
+}
+
+/// A text in lines of at most this many columns, but for longer words; one line where there is no text.
+fn fold(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split(' ') {
+        let Some(line) = lines.last_mut() else { break };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.push(' ');
+            line.push_str(word);
+        } else {
+            lines.push(word.to_owned());
+        }
+    }
+    lines
 }
 
 fn json(plan: &Plan, nodes: &[Preview]) -> serde_json::Value {

@@ -126,8 +126,14 @@ pub fn latest_snapshot(image: &Image, tools: &Tools) -> Result<String> {
         command.args(["--proxy", proxy]);
     }
     command.args(["--noproxy", &image.texts("ProxyExclude").join(",")]);
-    if let Some(certificate) = image.path("ProxyPeerCertificate") {
-        command.arg("--proxy-cacert").arg(certificate);
+    for (option, setting) in [
+        ("--proxy-cacert", "ProxyPeerCertificate"),
+        ("--proxy-cert", "ProxyClientCertificate"),
+        ("--proxy-key", "ProxyClientKey"),
+    ] {
+        if let Some(path) = image.path(setting) {
+            command.arg(option).arg(path);
+        }
     }
     let output = finished(command.arg(&url), purpose).map_err(|error| match error {
         RunError::Failed { text, .. } => RunError::unfit(

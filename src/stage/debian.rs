@@ -9,9 +9,10 @@ use super::apply::{Step, apply};
 use super::context::BUILDROOT;
 use super::extra::add_trees;
 use super::{Context, Outputs, Source, StageError, Tree};
-use crate::config::Value;
+use crate::config::{Value, View};
 use crate::distro::{
-    self, Cx, Distribution, Host, InstallOptions, Local, Package, Repositories, Request, Resolution, Settings, Target,
+    self, Cx, Distribution, Host, InstallOptions, Local, Package, Proxy, Repositories, Request, Resolution, Settings,
+    Target,
 };
 use crate::rootfs::{file_in_archive, is_tar};
 use crate::sandbox::Mount;
@@ -333,6 +334,18 @@ pub(super) fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError>
     repositories_for(cx, host)
 }
 
+/// What the settings say of the proxy.
+pub(super) fn proxy(view: &View) -> Proxy {
+    let path = |setting| view.path(setting).map(Path::to_path_buf);
+    Proxy {
+        url: view.text("ProxyUrl").filter(|url| !url.is_empty()).map(str::to_owned),
+        exclude: view.texts("ProxyExclude").into_iter().map(str::to_owned).collect(),
+        peer_certificate: path("ProxyPeerCertificate"),
+        client_certificate: path("ProxyClientCertificate"),
+        client_key: path("ProxyClientKey"),
+    }
+}
+
 /// The repositories that the settings ask for on a host.
 pub(super) fn repositories_for(cx: &Context<'_>, host: Host) -> Result<Repositories, StageError> {
     let text = |setting: &str| cx.view.text(setting).map(str::to_owned);
@@ -347,7 +360,7 @@ pub(super) fn repositories_for(cx: &Context<'_>, host: Host) -> Result<Repositor
         snapshot: text("Snapshot"),
         key_check: cx.view.get("RepositoryKeyCheck").as_bool().unwrap_or(true),
         debug: false,
-        proxy: text("ProxyUrl"),
+        proxy: if cx.profile.network { proxy(cx.view) } else { Proxy::default() },
     };
     let mut repositories = Repositories::new(&target(cx)?, &settings, &host).map_err(failure)?;
     for tree in &cx.tools.sandbox.trees {
@@ -367,25 +380,17 @@ pub(super) fn repositories_for(cx: &Context<'_>, host: Host) -> Result<Repositor
 /// Directories of apt's configuration whose files a sandbox tree can add to.
 const APT_DIRECTORIES: [&str; 5] = ["apt.conf.d", "auth.conf.d", "preferences.d", "sources.list.d", "trusted.gpg.d"];
 
-/// Variables that say how the network is reached. They change where bytes come from, never which.
-const NETWORK_VARIABLES: [&str; 6] = ["http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY"];
-
 /// Calls a function of `distro` with what it needs of the stage's context.
 pub(super) fn with_tools<T>(
     cx: &mut Context<'_>,
     action: impl FnOnce(&mut Cx<'_>) -> Result<T, distro::Error>,
 ) -> Result<T, StageError> {
-    let network = cx.profile.network;
-    let variables = NETWORK_VARIABLES.iter().filter(|_| network);
     let mut tools = Cx {
         cancel: cx.cancel,
         log: cx.log,
         tools: cx.tools.sandbox.clone(),
         parallel: true,
         work: cx.work.path().to_path_buf(),
-        network_environment: variables
-            .filter_map(|name| std::env::var(name).ok().map(|value| ((*name).to_owned(), value)))
-            .collect(),
     };
     action(&mut tools).map_err(failure)
 }

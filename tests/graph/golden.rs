@@ -22,7 +22,7 @@ fn never_built(plan: &Plan, nodes: impl Iterator<Item = NodeId>) -> Vec<Preview>
 
 fn printed(project: &Project, format: Format) -> String {
     let plan = project.compile(&project.images());
-    render(&plan, &never_built(&plan, plan.graph.node_indices()), format)
+    render(&plan, &never_built(&plan, plan.graph.node_indices()), format, None)
 }
 
 fn one() -> Project {
@@ -202,8 +202,8 @@ fn pictures_survive_odd_names() {
     image.name = "a\"b;\\ [c]|<d>\n".to_owned();
     let plan = project.compile(&[image]);
     let nodes = never_built(&plan, plan.graph.node_indices());
-    complete(&plan, read_dot(&render(&plan, &nodes, Format::Dot)));
-    complete(&plan, read_mermaid(&render(&plan, &nodes, Format::Mermaid)));
+    complete(&plan, read_dot(&render(&plan, &nodes, Format::Dot, None)));
+    complete(&plan, read_mermaid(&render(&plan, &nodes, Format::Mermaid, None)));
 }
 
 #[test]

@@ -287,15 +287,19 @@ fn states_are_printed_with_cost_and_reasons() {
     case.set("Hostname", "other");
     let plan = case.plan();
     let nodes: Vec<NodeId> = plan.graph.node_indices().collect();
-    let text = render(&plan, &preview(&plan, &nodes, &case.memory), Format::Text);
     // The keys are the golden test's affair.
     let digits = |word: &str| word.len() == 12 && word.bytes().all(|b| b.is_ascii_hexdigit());
-    let masked: Vec<String> = text
-        .lines()
-        .map(|line| match line.split_whitespace().find(|word| digits(word)) {
+    let masked = |width| {
+        let text = render(&plan, &preview(&plan, &nodes, &case.memory), Format::Text, width);
+        let lines = text.lines().map(|line| match line.split_whitespace().find(|word| digits(word)) {
             Some(key) => line.replace(key, "------------"),
             None => line.to_owned(),
-        })
-        .collect();
-    insta::assert_snapshot!(masked.join("\n"));
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(masked(None));
+    insta::assert_snapshot!("folded_to_100_columns", masked(Some(100)));
+    for width in [64, 80, 100, 120] {
+        assert!(masked(Some(width)).lines().all(|line| line.chars().count() <= width), "{}", masked(Some(width)));
+    }
 }

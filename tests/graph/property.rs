@@ -268,7 +268,7 @@ proptest! {
         let all: Vec<NodeId> = plan.graph.node_indices().collect();
         let previews = preview(&plan, &all, &Nothing);
         for format in [Format::Text, Format::Full, Format::Json, Format::Dot, Format::Mermaid] {
-            prop_assert!(!render(&plan, &previews, format).is_empty());
+            prop_assert!(!render(&plan, &previews, format, Some(7)).is_empty());
         }
     }
 }

@@ -6,10 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::tls::{Certificate, ClientCert, PemItem, PrivateKey, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::DefaultResolver;
 use ureq::{Agent, Proxy};
 
-use super::proxy::Proxies;
+use super::forward::Forward;
+use crate::distro::Error;
+use crate::distro::proxy::Proxies;
 use crate::sandbox::Cancel;
 
 /// Where systems keep the certificates that they trust; the first that is there counts. `SSL_CERT_FILE` goes before.
@@ -43,11 +46,7 @@ pub(super) struct Client<'a> {
 
 impl<'a> Client<'a> {
     /// A client that goes through these proxies.
-    pub fn new(proxies: Proxies, cancel: &'a Cancel) -> Self {
-        let tls = match certificates() {
-            Some(own) => TlsConfig::builder().root_certs(own).build(),
-            None => TlsConfig::default(),
-        };
+    pub fn new(proxies: Proxies, tls: TlsConfig, cancel: &'a Cancel) -> Self {
         let config = Agent::config_builder()
             .proxy(None)
             .tls_config(tls)
@@ -55,7 +54,8 @@ impl<'a> Client<'a> {
             .timeout_connect(Some(Duration::from_secs(30)))
             .timeout_recv_response(Some(Duration::from_secs(60)))
             .build();
-        Self { agent: config.new_agent(), proxies, cancel }
+        let agent = Agent::with_parts(config.clone(), Forward::new(config), DefaultResolver::default());
+        Self { agent, proxies, cancel }
     }
 
     /// The contents of a file of at most `limit` bytes.
@@ -159,18 +159,65 @@ pub(super) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The certificates that the host trusts, if it says which; else those that the library carries are used.
-fn certificates() -> Option<RootCerts> {
+/// Whom connections over TLS trust, and who we are to them: what the host trusts and, where the settings name a proxy
+/// over TLS, its certificates and ours.
+///
+/// # Errors
+/// When a file of the proxy can't be read, or has nothing of the kind.
+pub(super) fn tls(proxy: &crate::distro::Proxy) -> Result<TlsConfig, Error> {
+    let (mut trusted, mut chain, mut key) = (host_certificates(), Vec::new(), None);
+    for (path, _, option, _) in proxy.files() {
+        let pem = std::fs::read(path).map_err(Error::io("could not read", path))?;
+        let what = match option {
+            "SslKey" => {
+                key = parse_pem(&pem).find_map(|item| match item {
+                    Ok(PemItem::PrivateKey(key)) => Some(key),
+                    _ => None,
+                });
+                key.is_none().then_some("key")
+            }
+            "SslCert" => {
+                chain = certificates(&pem);
+                chain.is_empty().then_some("certificate")
+            }
+            _ => {
+                let peer = certificates(&pem);
+                let none = peer.is_empty();
+                trusted.extend(peer);
+                none.then_some("certificate")
+            }
+        };
+        if let Some(what) = what {
+            return Err(Error::NotPem { path: path.to_owned(), what });
+        }
+    }
+    let mut config = TlsConfig::builder();
+    // Else those that the library carries are used.
+    if !trusted.is_empty() {
+        config = config.root_certs(RootCerts::Specific(Arc::new(trusted)));
+    }
+    Ok(config.client_cert(own(&chain, key)).build())
+}
+
+fn own(chain: &[Certificate<'static>], key: Option<PrivateKey<'static>>) -> Option<ClientCert> {
+    (!chain.is_empty()).then_some(())?;
+    Some(ClientCert::new_with_certs(chain, key?))
+}
+
+/// The certificates that the host trusts, if it says which.
+fn host_certificates() -> Vec<Certificate<'static>> {
     let own = std::env::var_os("SSL_CERT_FILE").map(std::path::PathBuf::from);
-    let paths = own.into_iter().chain(CERTIFICATES.iter().map(std::path::PathBuf::from));
-    let pem = paths.filter_map(|path| std::fs::read(path).ok()).next()?;
-    let certificates: Vec<Certificate<'static>> = parse_pem(&pem)
+    let mut paths = own.into_iter().chain(CERTIFICATES.iter().map(std::path::PathBuf::from));
+    paths.find_map(|path| std::fs::read(path).ok()).map(|pem| certificates(&pem)).unwrap_or_default()
+}
+
+fn certificates(pem: &[u8]) -> Vec<Certificate<'static>> {
+    parse_pem(pem)
         .filter_map(|item| match item {
             Ok(PemItem::Certificate(certificate)) => Some(certificate),
             _ => None,
         })
-        .collect();
-    (!certificates.is_empty()).then(|| RootCerts::Specific(Arc::new(certificates)))
+        .collect()
 }
 
 #[cfg(test)]
@@ -178,7 +225,7 @@ mod tests {
     use super::*;
 
     fn client(cancel: &Cancel) -> Client<'_> {
-        Client::new(Proxies::default(), cancel)
+        Client::new(Proxies::default(), TlsConfig::default(), cancel)
     }
 
     #[test]

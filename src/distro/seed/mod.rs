@@ -5,9 +5,9 @@
 //! `docs/debian.md` describes the steps. Knows nothing of tools trees, graphs and stages.
 
 mod closure;
+mod forward;
 mod http;
 mod index;
-mod proxy;
 mod release;
 mod version;
 
@@ -21,8 +21,8 @@ use rayon::prelude::*;
 
 use self::closure::Candidates;
 use self::http::{Client, Trouble};
-use self::proxy::Proxies;
 use super::deb822::Paragraph;
+use super::proxy::Proxies;
 use super::{Cx, Error, Package, Repositories, download, pool_path};
 
 /// What the tree holds beside the essential packages: what the stages run that synchronise, resolve and install.
@@ -36,7 +36,7 @@ const AT_ONCE: usize = 4;
 /// # Errors
 /// When the repositories can't be fetched or trusted, or lack a package.
 pub fn seed_packages(cx: &mut Cx<'_>, repositories: &Repositories) -> Result<Vec<Package>, Error> {
-    let client = client(cx, repositories);
+    let client = client(cx, repositories)?;
     let stanzas = index::packages(&client, repositories)?;
     let candidates = Candidates::new(stanzas.iter().map(|(_, stanza)| stanza));
     let wanted: BTreeSet<&str> = candidates.essential().chain(WANTED).collect();
@@ -69,7 +69,7 @@ pub fn seed_download(
         .prefix(".fetch-")
         .tempdir_in(pool)
         .map_err(Error::io("could not make a directory in", pool))?;
-    let client = client(cx, repositories);
+    let client = client(cx, repositories)?;
     let fetch = |package: &Package| -> Result<(), (String, Trouble)> {
         let (path, temporary) = (pool_path(pool, package), scratch.path().join(&package.sha256));
         if download::verified(&path, package) {
@@ -108,8 +108,9 @@ pub fn seed_download(
     Err(Error::Download { detail: words.take(5).collect::<Vec<_>>().join("\n") })
 }
 
-fn client<'a>(cx: &Cx<'a>, repositories: &Repositories) -> Client<'a> {
-    Client::new(Proxies::new(&repositories.acquire, &cx.network_environment), cx.cancel)
+fn client<'a>(cx: &Cx<'a>, repositories: &Repositories) -> Result<Client<'a>, Error> {
+    let tls = http::tls(&repositories.proxy)?;
+    Ok(Client::new(Proxies::new(&repositories.acquire, &repositories.proxy), tls, cx.cancel))
 }
 
 /// The package that a stanza of a package list describes.

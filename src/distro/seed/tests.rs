@@ -1,7 +1,5 @@
 //! A whole first tree from the mirror that the host's apt uses.
 
-use std::collections::BTreeMap;
-
 use super::*;
 use crate::distro::{Distribution, Host, Settings, Target};
 use crate::sandbox::Cancel;
@@ -21,7 +19,6 @@ fn the_packages_of_a_real_release() {
         log: &mut log,
         tools: crate::sandbox::Tools::default(),
         work: work.path().to_owned(),
-        network_environment: BTreeMap::new(),
         parallel: true,
     };
     let packages = seed_packages(&mut cx, &repositories).unwrap();

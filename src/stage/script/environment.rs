@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json};
 
 use crate::config::{Value, View};
+use crate::stage::debian::proxy;
 use crate::types::Architecture;
 
 /// The kinds of scripts that run in a sandbox of a build (configure scripts belong to the configuration).
@@ -139,7 +140,7 @@ pub fn environment(kind: Kind, facts: &Facts<'_>) -> BTreeMap<String, String> {
         env.insert(name.to_owned(), value.to_owned());
     }
     if facts.network {
-        proxy(facts.view, &mut env);
+        env.extend(proxy(facts.view).environment());
     }
     env.extend(users(facts.view));
     env
@@ -222,21 +223,6 @@ const fn qemu(architecture: Architecture) -> Option<&'static str> {
         Architecture::X86_64 => "x86_64",
         _ => return None,
     })
-}
-
-/// How the network is reached: it changes where bytes come from, never which.
-fn proxy(view: &View, env: &mut BTreeMap<String, String>) {
-    if let Some(url) = view.text("ProxyUrl") {
-        for name in ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"] {
-            env.insert(name.to_owned(), url.to_owned());
-        }
-    }
-    let exclude = view.texts("ProxyExclude");
-    if !exclude.is_empty() {
-        for name in ["no_proxy", "NO_PROXY"] {
-            env.insert(name.to_owned(), exclude.join(","));
-        }
-    }
 }
 
 /// What `$MKOSI_CONFIG` holds: the settings that the stage declares, since those are what its key has. Of a path on

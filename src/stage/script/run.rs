@@ -8,7 +8,7 @@ use super::environment::{CONFIG, Facts, Kind, config_json, environment, users};
 use super::{access, sources, wrappers};
 use crate::config::Image;
 use crate::sandbox::{Cancel, Input, Mount, Output, Spec};
-use crate::stage::{Context, Root, StageError, Tree};
+use crate::stage::{Context, Root, StageError, Tree, debian};
 
 /// Settings whose directories builds write to.
 pub const WRITTEN: [&str; 5] =
@@ -146,6 +146,9 @@ impl Runner<'_> {
         let facts =
             Facts { view: cx.view, build_directory: build.is_some(), cached: cx.cached, network: cx.profile.network };
         spec.env.extend(environment(kind, &facts));
+        if cx.profile.network {
+            spec.mounts.extend(debian::proxy(cx.view).mounts());
+        }
         if kind == Kind::Sync {
             access::add(&mut spec);
         }
