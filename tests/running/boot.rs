@@ -179,6 +179,16 @@ fn boot_with_the_tools_of_a_tree() {
     assert!(child.wait().unwrap().success());
     let before = std::fs::read(&image).unwrap();
     project.done(&["-f", "box", "--", "qemu-system-x86_64", "--version"]);
+    // Another program of the tree, on the outputs.
+    project.write(
+        "mkosi.sysupdate/10-image.transfer",
+        "[Source]\nType=regular-file\nPath=/\nPathRelativeTo=explicit\nMatchPattern=image_@v.raw\n\
+         [Target]\nType=regular-file\nPath=/var/tmp/none\nMatchPattern=image_@v.raw\n",
+    );
+    std::fs::write(project.output("image_47.raw"), "newer").unwrap();
+    let versions = project.done(&["--split-artifacts=partitions", "sysupdate", "--", "--verify=no", "list"]).stdout;
+    assert!(versions.contains("47"), "{versions}");
+    std::fs::remove_file(project.output("image_47.raw")).unwrap();
     let kernel = found(&unpacked().join("boot"), &|name| name.starts_with("vmlinuz-")).unwrap();
     let output = project.command(&[&format!("--linux={}", kernel.display()), "vm"]).output().unwrap();
     let status = output.status.code();

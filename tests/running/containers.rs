@@ -85,6 +85,34 @@ fn a_disk_is_written_to_a_drive() {
     }
 }
 
+/// What a machine fetches from the host: an output, whole and in part, until a signal ends it.
+#[test]
+fn outputs_are_served() {
+    let project = project("tar");
+    std::fs::create_dir_all(project.output("")).unwrap();
+    std::fs::write(project.output("image.tar"), "an archive").unwrap();
+    let mut child = project.command(&["--compress-output=none", "serve"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = std::io::BufReader::new(child.stderr.take().unwrap());
+    let mut line = String::new();
+    while !line.contains("http://localhost:8081/") {
+        line.clear();
+        assert!(std::io::BufRead::read_line(&mut said, &mut line).unwrap() > 0, "it ended");
+    }
+    let get = |request: &str| {
+        let mut stream = std::net::TcpStream::connect(("localhost", 8081)).unwrap();
+        let text = format!("{request}\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+        std::io::Write::write_all(&mut stream, text.as_bytes()).unwrap();
+        std::io::read_to_string(stream).unwrap()
+    };
+    let whole = get("GET /image.tar HTTP/1.1");
+    assert!(whole.starts_with("HTTP/1.1 200") && whole.ends_with("\r\n\r\nan archive"), "{whole}");
+    let part = get("GET /image.tar HTTP/1.1\r\nRange: bytes=3-5");
+    assert!(part.starts_with("HTTP/1.1 206") && part.ends_with("\r\n\r\narc"), "{part}");
+    assert!(get("GET /../mkosi.conf HTTP/1.1").starts_with("HTTP/1.1 4"));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGINT).unwrap();
+    assert!(child.wait().unwrap().success());
+}
+
 #[test]
 fn what_is_not_built_is_not_run() {
     let project = project("disk");

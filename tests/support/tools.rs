@@ -28,7 +28,7 @@ ToolsTreeProfiles=
 /// Adds what runs images to the tree, for the few tests that do that with the tree's programs: all have the same one.
 pub const RUNNING: &str = "\
 [Build]
-ToolsTreePackages=openssh-client ovmf python3-virt-firmware qemu-system-x86 swtpm swtpm-tools virtiofsd
+ToolsTreePackages=openssh-client ovmf python3-virt-firmware qemu-system-x86 swtpm swtpm-tools systemd-container virtiofsd
 ";
 
 /// How large the store may get by what tests leave there.
