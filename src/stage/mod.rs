@@ -8,6 +8,7 @@ mod boot;
 mod configure;
 mod context;
 mod debian;
+mod derived;
 mod disk;
 mod error;
 mod extension_release;
