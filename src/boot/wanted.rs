@@ -133,12 +133,12 @@ impl Wishes {
 /// GRUB's name for machines with a BIOS.
 pub const BIOS: &str = "i386-pc";
 
-/// The directory in the tree with GRUB's modules for a target.
+/// The places where distributions have GRUB's modules.
+const GRUB: [&str; 2] = ["usr/lib/grub", "usr/share/grub2"];
+
+/// The directory in the tree with GRUB's modules for a target. One that is empty has none.
 pub fn grub_directory(look: &Look<'_>, target: &str) -> Option<String> {
-    ["usr/lib/grub", "usr/share/grub2"]
-        .iter()
-        .map(|directory| format!("{directory}/{target}"))
-        .find(|directory| !look.names(directory).is_empty())
+    GRUB.iter().map(|directory| format!("{directory}/{target}")).find(|directory| !look.names(directory).is_empty())
 }
 
 fn missing_grub(wanted: &str, target: &str, package: &str) -> Error {
@@ -202,7 +202,9 @@ mod tests {
     #[test]
     fn grub_is_wanted() {
         let with = Made::new(&[("usr/lib/grub/i386-pc/boot.img", "")]).tree();
-        let without = Made::new(&[]).tree();
+        let without = Made::new(&[("usr/share/grub/unicode.pf2", "")]).tree();
+        let suse = Made::new(&[("usr/share/grub2/i386-pc/boot.img", "")]).tree();
+        assert_eq!(grub_directory(&Look::new(&suse), BIOS).as_deref(), Some("usr/share/grub2/i386-pc"));
         let both = Wishes { bootloader: "grub".to_owned(), bios_bootloader: "grub".to_owned(), ..wishes() };
         assert!(both.grub_bios(&Look::new(&with)).unwrap() && !both.grub_bios(&Look::new(&without)).unwrap());
         assert!(both.grub_efi(&Look::new(&without)).unwrap());

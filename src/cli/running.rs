@@ -10,7 +10,7 @@ use super::arguments::ONLY_BUILD;
 use super::options::Invocation;
 use super::tools_tree;
 use super::verbs::Verb;
-use crate::config::{HostFacts, Image, Loaded, Value};
+use crate::config::{DEFAULT_INITRD, HostFacts, Image, Loaded, Value};
 use crate::plan::ToolsTree;
 use crate::run::{Settings, Tools, burn, container, in_box, latest, process, serve, ssh, systemd, vm};
 
@@ -31,7 +31,7 @@ fn start(invocation: &Invocation, loaded: &Loaded, here: &Path) -> anyhow::Resul
     if runs_image && image.text("Format") == Some("none") {
         bail!("the image `{}` has Format=none: there is nothing to run", image.name);
     }
-    let settings = if runs_image { Some(Settings::new(image)?) } else { None };
+    let settings = if runs_image { Some(Settings::new(image, loaded.image(DEFAULT_INITRD))?) } else { None };
     let has_tools = ToolsTree::of(image) == ToolsTree::Default;
     if invocation.force > 0
         && (invocation.verb.builds_with_force() || has_tools)

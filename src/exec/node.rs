@@ -2,12 +2,11 @@
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashSet, VecDeque};
-use std::fs::File;
 use std::io::Write;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::log::Log;
 use super::reads::{self, Inputs, Settled};
 use super::{Event, ExecError, Observer, Options, Outcome, Shared};
 use crate::config::View;
@@ -17,12 +16,6 @@ use crate::sandbox::Cancel;
 use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError, Tools};
 use crate::store::{Artifact, Hasher, Layer, MergedTree, Record, Slot, Store, WorkDir};
 use crate::types::Digest;
-
-/// How much of a node's output its log keeps, in bytes. A command that prints without end must not fill the disk.
-const LOG_LIMIT: usize = 256 << 20;
-
-/// How many lines of a failed node's output an error carries.
-const TAIL: usize = 40;
 
 /// How programs and the operating system say that a disk or a quota is full.
 const FULL: [&str; 2] = ["No space left on device", "Disk quota exceeded"];
@@ -419,73 +412,5 @@ fn profile(node: &Node) -> Profile {
         },
         labels: declared.labels,
         loop_devices: node.decl.uses_loop_devices(&node.image),
-    }
-}
-
-/// Keeps what a node's commands print: all of it in a file, the last lines for an error, each line for the observer.
-struct Log<'a> {
-    file: Option<File>,
-    /// How many bytes the file may still get.
-    room: usize,
-    id: NodeId,
-    observer: &'a dyn Observer,
-    line: Vec<u8>,
-    tail: VecDeque<String>,
-}
-
-impl<'a> Log<'a> {
-    fn new(path: &Path, id: NodeId, observer: &'a dyn Observer) -> Self {
-        let parent = path.parent().map(Path::to_path_buf).unwrap_or_default();
-        let file = std::fs::create_dir_all(parent).and_then(|()| File::create(path)).ok();
-        Self { file, room: LOG_LIMIT, id, observer, line: Vec::new(), tail: VecDeque::new() }
-    }
-
-    fn end_line(&mut self) {
-        let line = String::from_utf8_lossy(&self.line).trim_end().to_owned();
-        self.line.clear();
-        self.observer.event(Event::Line { id: self.id, line: &line });
-        if self.tail.len() == TAIL {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line);
-    }
-}
-
-impl Write for Log<'_> {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        // A full disk must not stop a command that only wants to print.
-        if let Some(file) = &mut self.file {
-            let kept = bytes.get(..self.room).unwrap_or(bytes);
-            self.room -= kept.len();
-            let cut = kept.len() < bytes.len();
-            let failed = file.write_all(kept).is_err();
-            if cut {
-                let _ = file.write_all(b"\n[the rest was not kept]\n");
-            }
-            if failed || cut {
-                self.file = None;
-            }
-        }
-        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
-            // A line without an end is kept to a bound.
-            let room = 4096_usize.saturating_sub(self.line.len());
-            self.line.extend_from_slice(&part[..part.len().min(room)]);
-            if part.ends_with(b"\n") {
-                self.end_line();
-            }
-        }
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for Log<'_> {
-    fn drop(&mut self) {
-        if !self.line.is_empty() {
-            self.end_line();
-        }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use super::node::Job;
 use crate::plan::{Programs, Source};
 use crate::sandbox;
-use crate::stage::{StageError, Tools};
+use crate::stage::{StageError, Tools, in_order};
 use crate::store::{Artifact, Backend, Layer, Materialise, WorkDir, lower_dirs, materialise};
 use crate::types::Digest;
 
@@ -56,8 +56,8 @@ impl Job<'_> {
             },
         };
         let sources = self.node.sources.iter();
-        let search =
-            sources.filter(|(name, _)| name.trim_start_matches("unkeyed/").starts_with("file/ExtraSearchPaths/"));
+        let sources = sources.map(|(name, source)| (name.trim_start_matches("unkeyed/"), source));
+        let search = in_order(sources, "file/ExtraSearchPaths/").into_iter();
         let search = search.filter_map(|(_, source)| match source {
             Source::Host { path, .. } => Some(path.clone()),
             Source::Image { .. } => None,

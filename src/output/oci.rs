@@ -51,8 +51,6 @@ pub struct Description<'a> {
     pub name: Option<&'a str>,
     /// The image's version (`ImageVersion=`).
     pub version: Option<&'a str>,
-    /// The version of the program that makes it.
-    pub made_by: &'a str,
 }
 
 /// The media type of a layer; nothing for a compression that layers can't have.
@@ -96,19 +94,21 @@ pub fn documents(layer: &Blob, description: &Description<'_>) -> Result<BTreeMap
         "history": [{ "created": created, "comment": "Created by mkosi" }],
     })
     .to_string();
-    let mut annotations = BTreeMap::from([("io.systemd.mkosi.version".to_owned(), description.made_by.to_owned())]);
+    let mut annotations = BTreeMap::new();
     if let Some(version) = description.version {
         annotations.insert("org.opencontainers.image.version".to_owned(), version.to_owned());
     }
     annotations.extend(description.annotations.clone());
-    let manifest = json!({
+    let mut manifest = json!({
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": descriptor(CONFIG, &sha256(&config), config.len() as u64),
         "layers": [descriptor(layer_type, &layer.digest, layer.size)],
-        "annotations": annotations,
-    })
-    .to_string();
+    });
+    if !annotations.is_empty() {
+        insert(&mut manifest, "annotations", json!(annotations));
+    }
+    let manifest = manifest.to_string();
     let mut listed = descriptor(MANIFEST, &sha256(&manifest), manifest.len() as u64);
     if let Some(name) = description.name {
         insert(&mut listed, "annotations", json!({ "org.opencontainers.image.ref.name": name }));

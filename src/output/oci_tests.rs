@@ -15,7 +15,6 @@ fn description() -> Description<'static> {
         annotations: BTreeMap::new(),
         name: None,
         version: None,
-        made_by: "1.2",
     }
 }
 

@@ -163,7 +163,7 @@ mod tests {
                 .map(|(name, value)| (name, crate::config::Sourced { value, origin: crate::config::Origin::Default }))
                 .collect(),
         };
-        let mut settings = Settings::new(&image).unwrap();
+        let mut settings = Settings::new(&image, None).unwrap();
         settings.drives = vec![drive("a", "x", 5000, true), drive("b", "x", 1, true), drive("c", "c", 4096, false)];
         let files = make(&settings).unwrap();
         assert_eq!(files.len(), 2);

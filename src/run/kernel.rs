@@ -51,6 +51,12 @@ pub fn initrd(settings: &Settings, directory: &Path) -> Result<Option<PathBuf>> 
     if beside.exists() {
         return Ok(Some(beside));
     }
+    if let Some(missing) = settings.initrds.iter().find(|path| !path.exists()) {
+        return Err(RunError::unfit(
+            format!("there is no initrd {}, which Initrds= names", missing.display()),
+            "build the image again, which makes the default initrd, or name a file that is there",
+        ));
+    }
     match settings.initrds.as_slice() {
         [] => Ok(None),
         [one] => Ok(Some(one.clone())),

@@ -191,7 +191,7 @@ fn choose(settings: &Settings, host: &Host, kernel: Option<Kind>) -> Result<(Fir
             architecture: machine::qemu(architecture),
             machine: machine::machine(architecture)?,
             secure_boot: *firmware == Firmware::UefiSecureBoot,
-            enrolled: matches!(settings.firmware_variables.as_deref(), Some("microsoft" | "microsoft-mok")),
+            enrolled: settings.enrolled(),
         };
         match firmware::find(&host.firmware, wanted) {
             Ok(uefi) => return Ok((*firmware, Some(uefi))),

@@ -109,7 +109,8 @@ mod tests {
             ("Ephemeral", Value::Bool(ephemeral)),
         ];
         let values = values.into_iter().map(|(name, value)| (name, Sourced { value, origin: Origin::Default }));
-        Settings::new(&Image { name: "main".into(), project: directory.to_owned(), values: values.collect() }).unwrap()
+        let image = Image { name: "main".into(), project: directory.to_owned(), values: values.collect() };
+        Settings::new(&image, None).unwrap()
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::credentials;
 use super::drives::{self, Access};
 use super::error::{Result, RunError};
 use super::journal;
-use super::kernel;
+use super::kernel::{self, Kind};
 use super::network;
 use super::plan::Plan;
 use super::process::{self, Unwatched};
@@ -52,10 +52,9 @@ pub fn command_line(settings: &Settings, plan: &Plan, parts: &Parts, extra: &[St
         format!("--register={}", if settings.register == Feature::Disabled { "no" } else { "yes" }),
         format!("--machine={}", settings.machine_name()),
     ];
-    match plan.firmware {
-        Firmware::UefiSecureBoot => line.push("--firmware-features=secure-boot".to_owned()),
-        Firmware::Uefi => line.push("--firmware-features=~secure-boot".to_owned()),
-        _ => {}
+    let features = features(plan.firmware, settings.enrolled());
+    if !features.is_empty() {
+        line.push(format!("--firmware-features={}", features.join(",")));
     }
     line.extend(settings.size.map(|size| format!("--grow-image={size}")));
     if let Some(user) = &parts.user {
@@ -92,6 +91,16 @@ pub fn command_line(settings: &Settings, plan: &Plan, parts: &Parts, extra: &[St
     line
 }
 
+/// What the firmware must have or, after a `~`, must not (systemd-vmspawn(1)).
+fn features(firmware: Firmware, enrolled: bool) -> Vec<&'static str> {
+    let secure_boot = match firmware {
+        Firmware::UefiSecureBoot => Some("secure-boot"),
+        Firmware::Uefi => Some("~secure-boot"),
+        _ => None,
+    };
+    secure_boot.into_iter().chain(enrolled.then_some("enrolled-keys")).collect()
+}
+
 /// Boots the image; gives the status to end with.
 ///
 /// # Errors
@@ -123,9 +132,12 @@ pub fn run(settings: &Settings, tools: &Tools, plan: &Plan, image: &Path, extra:
     // It copies an image that is to stay as it is itself.
     let kept = Settings { ephemeral: false, ..settings.clone() };
     let _lock = if settings.ephemeral { None } else { Some(Snapshot::take(&kept, image)?) };
-    let initrd = match (&plan.kernel, plan.firmware) {
-        (None, _) | (_, Firmware::LinuxNoInitrd) => None,
-        _ => kernel::initrd(settings, place.path())?,
+    // A unified kernel image has its initrds in it.
+    let initrd = match &plan.kernel {
+        Some((_, kind)) if *kind != Kind::Uki && plan.firmware != Firmware::LinuxNoInitrd => {
+            kernel::initrd(settings, place.path())?
+        }
+        _ => None,
     };
     let drives = drives::make(settings)?;
     let mut qemu = settings.qemu_args.clone();
@@ -165,5 +177,19 @@ fn shell_quoted(word: &str) -> String {
         word.to_owned()
     } else {
         format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_of_microsoft_are_asked_for() {
+        assert_eq!(features(Firmware::UefiSecureBoot, true), ["secure-boot", "enrolled-keys"]);
+        assert_eq!(features(Firmware::Uefi, true), ["~secure-boot", "enrolled-keys"]);
+        assert_eq!(features(Firmware::UefiSecureBoot, false), ["secure-boot"]);
+        assert_eq!(features(Firmware::Linux, true), ["enrolled-keys"]);
+        assert!(features(Firmware::Linux, false).is_empty());
     }
 }

@@ -247,25 +247,37 @@ fn run_program(root: &Root, argv: &[String], accept: &[i32], env: &[(String, Str
         }
     };
     command.envs(env.iter().map(|(name, value)| (name, value)));
-    println!("running {}", argv.join(" "));
+    println!("running {}", shown(argv));
     let status = command.status().map_err(|error| format!("can't start {program}: {error}"))?;
     match status.code() {
         Some(0) => Ok(()),
         Some(code) if accept.contains(&code) => Ok(()),
-        _ => Err(format!("`{}` failed: {status}", argv.join(" "))),
+        _ => Err(format!("`{}` failed: {status}", shown(argv))),
     }
+}
+
+/// Options whose values are not told: anybody may read a log, or be shown one.
+const SECRET: [&str; 1] = ["--root-password-hashed="];
+
+/// A command line for people, without what is secret in it.
+fn shown(argv: &[String]) -> String {
+    let word = |word: &String| match SECRET.iter().find(|option| word.starts_with(**option)) {
+        Some(option) => format!("{option}***"),
+        None => word.clone(),
+    };
+    argv.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn run_to(argv: &[String], stdout: &Path) -> Result<(), String> {
     let Some((program, arguments)) = argv.split_first() else { return Ok(()) };
-    println!("running {}", argv.join(" "));
+    println!("running {}", shown(argv));
     let file = std::fs::File::create(stdout).map_err(|error| format!("can't make {}: {error}", stdout.display()))?;
     let status = Command::new(program)
         .args(arguments)
         .stdout(file)
         .status()
         .map_err(|error| format!("can't start {program}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("`{}` failed: {status}", argv.join(" "))) }
+    if status.success() { Ok(()) } else { Err(format!("`{}` failed: {status}", shown(argv))) }
 }
 
 fn locale_gen(root: &Root) -> Result<(), String> {
@@ -296,6 +308,17 @@ pub fn multi_call(name: &str) -> Option<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hashes_of_passwords_are_not_told() {
+        let argv = ["systemd-firstboot", "--force", "--root-password-hashed=$6$a b$c", "--locale=C"];
+        let argv = argv.map(str::to_owned);
+        assert_eq!(shown(&argv), "systemd-firstboot --force --root-password-hashed=*** --locale=C");
+        let place = tempfile::tempdir().unwrap();
+        let failing = ["false", "--root-password-hashed=$6$a"].map(str::to_owned);
+        let error = run_program(&Root::open(place.path()).unwrap(), &failing, &[], &[]).unwrap_err();
+        assert!(error.contains("--root-password-hashed=***") && !error.contains("$6$"), "{error}");
+    }
 
     #[test]
     fn os_release_fields_are_replaced_or_added() {

@@ -3,10 +3,12 @@
 
 use super::apply::{Step, apply};
 use super::context::BUILDROOT;
+use super::derived::{of_tree, uuid};
 use super::{Context, Outputs, StageError};
 use crate::boot::kernels::misplaced;
 use crate::boot::look::Look;
 use crate::config::Value;
+use crate::types::{Digest, Encoder};
 
 /// Runs the steps, all in one sandbox.
 pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
@@ -21,7 +23,10 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     ssh(cx, &mut steps);
     mount_points(cx, &mut steps);
     if cx.merged().lookup(b"usr/lib/systemd").is_some() {
-        systemd(cx, &mut steps);
+        systemd(&mut steps);
+    }
+    if let Some(id) = machine_id(cx.view.get("MachineId"), &of_tree(cx, "mkosi.machine-id")) {
+        steps.push(write("etc/machine-id", &id, 0o444));
     }
     steps.push(Step::LocaleGen);
     first_boot(cx, &mut steps);
@@ -156,7 +161,7 @@ fn mount_points(cx: &Context<'_>, steps: &mut Vec<Step>) {
     }
 }
 
-fn systemd(cx: &Context<'_>, steps: &mut Vec<Step>) {
+fn systemd(steps: &mut Vec<Step>) {
     // Its modification time is the earliest that the clock of the booted image shows.
     steps.push(write("usr/lib/clock-epoch", "", 0o644));
     steps.push(program(&["systemd-sysusers", "--root=/buildroot"]));
@@ -171,16 +176,15 @@ fn systemd(cx: &Context<'_>, steps: &mut Vec<Step>) {
     });
     steps.push(program(&["systemctl", "--root=/buildroot", "preset-all"]));
     steps.push(program(&["systemctl", "--root=/buildroot", "--global", "preset-all"]));
-    if let Some(id) = machine_id(cx) {
-        steps.push(write("etc/machine-id", &format!("{id}\n"), 0o444));
-    }
 }
 
-fn machine_id(cx: &Context<'_>) -> Option<String> {
-    match cx.view.get("MachineId") {
-        Value::Text(text) if text != "random" => Some(text.replace('-', "")),
-        _ => None,
-    }
+/// The contents of machine-id(5), where `MachineId=` is set.
+fn machine_id(set: &Value, derived: &Digest) -> Option<String> {
+    let id = match set.as_text()? {
+        "random" => uuid(derived),
+        id => id.to_owned(),
+    };
+    Some(id.replace('-', "") + "\n")
 }
 
 /// Settings that systemd-firstboot(1) writes, and the credentials that give them to an image without `/etc`.
@@ -231,15 +235,47 @@ fn root_password(cx: &Context<'_>) -> Option<String> {
     Some(match text.strip_prefix("hashed:") {
         Some(hashed) => hashed.to_owned(),
         None if text.is_empty() => text,
-        None => hash_password(&text),
+        None => hash_password(&text, &salt(cx)),
     })
 }
 
-/// SHA-512 crypt. The salt is made of the password, not drawn: equal configurations give equal images.
-fn hash_password(password: &str) -> String {
-    let salt: String =
-        crate::types::Digest::of(format!("mkosi.password\0{password}").as_bytes()).hex()[..16].to_owned();
+/// The salt of the password's hash (crypt(5)): not drawn, so that equal configurations give equal images. Nothing of the
+/// password is in it, which is not for those who have the image to test guesses with.
+fn salt(cx: &Context<'_>) -> String {
+    let name = cx.view.text("ImageId").unwrap_or_default();
+    let digest = Encoder::new("mkosi.salt", 1).str(name).digest(&of_tree(cx, "mkosi.salt.tree")).finish();
+    digest.hex().chars().take(16).collect()
+}
+
+/// SHA-512 crypt.
+fn hash_password(password: &str, salt: &str) -> String {
     let hash = sha_crypt::sha512_crypt_b64(password.as_bytes(), salt.as_bytes(), &sha_crypt::Sha512Params::default());
     // The default number of rounds can't be out of range, and a hash without it is no hash.
     hash.map(|hash| format!("$6${salt}${hash}")).unwrap_or_else(|_| "!".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_random_machine_id_is_that_of_the_tree() {
+        let derived = Digest::of(b"tree");
+        let id = machine_id(&Value::text("random"), &derived).unwrap();
+        assert!(id.len() == 33 && id.ends_with('\n'), "{id}");
+        assert!(id.trim_end().chars().all(|c| c.is_ascii_hexdigit() && !c.is_ascii_uppercase()), "{id}");
+        assert_eq!(machine_id(&Value::text("random"), &derived).as_ref(), Some(&id));
+        assert_ne!(machine_id(&Value::text("random"), &Digest::of(b"other")), Some(id));
+        let set = Value::text("0e9a6fe0-68f6-408c-be13-136054d20445");
+        assert_eq!(machine_id(&set, &derived).as_deref(), Some("0e9a6fe068f6408cbe13136054d20445\n"));
+        assert_eq!(machine_id(&Value::None, &derived), None);
+    }
+
+    #[test]
+    fn hashes_have_the_salt_that_they_are_given() {
+        let (one, other) = (hash_password("secret", "0123456789abcdef"), hash_password("secret", "fedcba9876543210"));
+        assert!(one.starts_with("$6$0123456789abcdef$"), "{one}");
+        assert_ne!(one.rsplit('$').next(), other.rsplit('$').next());
+        assert!(sha_crypt::sha512_check("secret", &one).is_ok());
+    }
 }

@@ -87,7 +87,7 @@ pub struct Context<'a> {
     pub view: &'a View,
     /// Outputs of other stages by `stage.output`.
     pub needs: BTreeMap<String, Artifact>,
-    /// File inputs by `Setting/index[/name]`, sorted.
+    /// File inputs by `Setting/index[/name]`.
     pub sources: BTreeMap<String, Source>,
     /// Takes what is read of the build sources, for a stage whose key has just that of them.
     pub recording: Option<&'a Recording>,
@@ -119,6 +119,16 @@ pub struct Context<'a> {
     pub opened: Cell<Option<Vec<Digest>>>,
     /// Whether the log says what each sandbox consists of.
     pub debug_sandbox: bool,
+}
+
+/// The file inputs whose names begin with `prefix`, which the rest of the name follows: in the user's order, which is
+/// that of their numbers. As text 100 comes before 11.
+pub fn in_order<'s, T>(sources: impl Iterator<Item = (&'s str, T)>, prefix: &str) -> Vec<(&'s str, T)> {
+    let mut found: Vec<_> =
+        sources.filter_map(|(name, source)| name.strip_prefix(prefix).map(|rest| (rest, source))).collect();
+    let number = |name: &str| name.split('/').next().and_then(|number| number.parse::<u64>().ok());
+    found.sort_by(|(a, _), (b, _)| number(a).cmp(&number(b)).then_with(|| a.cmp(b)));
+    found
 }
 
 /// A specification that holds these tools, and the network if that is asked for.
@@ -159,8 +169,8 @@ impl Context<'_> {
 
     /// The file inputs of a setting, in the user's order.
     pub fn sources_of(&self, setting: &str) -> Vec<(&str, &Source)> {
-        let prefix = format!("{setting}/");
-        self.sources.iter().filter_map(|(name, source)| name.strip_prefix(&prefix).map(|rest| (rest, source))).collect()
+        let sources = self.sources.iter().map(|(name, source)| (name.as_str(), source));
+        in_order(sources, &format!("{setting}/"))
     }
 
     /// A subdirectory of the work directory.
@@ -338,5 +348,21 @@ impl Context<'_> {
             Source::Host { path, .. } => Some(path),
             Source::Image(_) => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hundred_and_one_items_keep_their_order() {
+        let mut sources = BTreeMap::from([("Other/00".to_owned(), 0), ("ScriptsMore/00".to_owned(), 0)]);
+        for index in 0..101 {
+            sources.insert(format!("Scripts/{index:02}/mkosi.build"), index);
+        }
+        let found = in_order(sources.iter().map(|(name, source)| (name.as_str(), *source)), "Scripts/");
+        assert_eq!(found.iter().map(|(_, index)| *index).collect::<Vec<_>>(), (0..101).collect::<Vec<_>>());
+        assert_eq!(found.last(), Some(&("100/mkosi.build", 100)));
     }
 }

@@ -8,6 +8,7 @@ mod boot;
 mod configure;
 mod context;
 mod debian;
+mod derived;
 mod disk;
 mod error;
 mod extension_release;
@@ -28,7 +29,7 @@ mod tools;
 
 use std::collections::BTreeMap;
 
-pub use context::{Context, Profile, Root, Source, Tree};
+pub use context::{Context, Profile, Root, Source, Tree, in_order};
 pub use error::StageError;
 pub use shell::{Left, shell};
 pub use tools::{Tools, find_tool};

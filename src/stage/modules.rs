@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use super::apply::{Step, apply};
 use super::context::BUILDROOT;
 use super::{Context, Outputs, StageError};
+use crate::boot::kernels::{kernels, versions as kernel_versions};
+use crate::boot::look::Look;
 use crate::boot::modules::{Kernel, Selection, Wishes, initrd_entries, leftovers, select, versions};
 use crate::output::archive::{ArchiveOptions, write_cpio};
 use crate::output::{Compression, Compressor};
@@ -110,8 +112,8 @@ pub fn image(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     cx.close_tree(tree)
 }
 
-/// Makes the initrd with the modules of each kernel: the files named by the kernels' versions, and the first of them
-/// for the output directory.
+/// Makes the initrd with the modules of each kernel: the files named by the kernels' versions, and that of the kernel
+/// that is put out for the output directory.
 pub fn initrd(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let tree = cx.merged();
     let wishes = wishes(cx, &INITRD)?;
@@ -137,9 +139,15 @@ pub fn initrd(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         let digest = archive(cx, &MergedTree { entries }, compression)?;
         files.insert(kernel.version.clone(), digest);
     }
-    let split = files.values().next().map(|digest| (".kernel-modules-initrd".to_owned(), *digest));
+    let split = first(&Look::new(&tree), &files)?.map(|digest| (".kernel-modules-initrd".to_owned(), digest));
     let split = Artifact::Files { files: split.into_iter().collect() };
     Ok(Outputs::from([("files".to_owned(), Artifact::Files { files }), ("split".to_owned(), split)]))
+}
+
+/// The initrd of the kernel that the other artifacts of the image are of: the newest with an image, else the newest.
+fn first(look: &Look<'_>, files: &BTreeMap<String, Digest>) -> Result<Option<Digest>, StageError> {
+    let with_image = kernels(look).map_err(StageError::other)?.into_iter().map(|kernel| kernel.version);
+    Ok(with_image.chain(kernel_versions(look)).find_map(|version| files.get(&version).copied()))
 }
 
 /// Lists of the modules that are chosen, for each kernel of which some are left out: the files by the paths of those
@@ -217,4 +225,27 @@ pub(super) fn archive(cx: &Context<'_>, tree: &MergedTree, compression: Compress
     out.flush().map_err(StageError::io("write", &path))?;
     drop(out);
     Ok(cx.store.add_file(&path)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::boot::kernels::testing::Made;
+
+    #[test]
+    fn the_initrd_that_is_put_out_is_of_the_newest_kernel() {
+        let of = |kernels: &[(&str, &str)], files: &[&str]| {
+            let made = Made::new(kernels);
+            let tree = made.tree();
+            let files = files.iter().map(|version| ((*version).to_owned(), Digest::of(version.as_bytes()))).collect();
+            first(&Look::new(&tree), &files).unwrap()
+        };
+        let modules = |version: &str| format!("usr/lib/modules/{version}/modules.order");
+        let [old, new, newest] = ["6.1.0", "6.12.3", "7.0"].map(modules);
+        let (old, new, newest) = ((old.as_str(), ""), (new.as_str(), ""), (newest.as_str(), ""));
+        assert_eq!(of(&[old, new], &["6.1.0", "6.12.3"]), Some(Digest::of(b"6.12.3")));
+        let image = ("usr/lib/modules/6.12.3/vmlinuz", "x");
+        assert_eq!(of(&[old, new, newest, image], &["6.1.0", "6.12.3", "7.0"]), Some(Digest::of(b"6.12.3")));
+        assert_eq!(of(&[], &[]), None);
+    }
 }

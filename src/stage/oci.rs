@@ -32,7 +32,6 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         annotations: pairs(cx.view.get("OciAnnotations")),
         name: cx.view.text("ImageId").filter(|name| !name.is_empty()),
         version: cx.view.text("ImageVersion").filter(|version| !version.is_empty()),
-        made_by: env!("CARGO_PKG_VERSION"),
     };
     let texts = documents(&layer, &description).map_err(StageError::other)?;
     let directory = extension(cx.view);

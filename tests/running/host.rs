@@ -92,7 +92,7 @@ impl Made {
             resources: None,
         })
         .unwrap_or_else(|diagnostics| panic!("{arguments}: {diagnostics:?}"));
-        (Settings::new(loaded.image("main").unwrap()).unwrap(), invocation)
+        (Settings::new(loaded.image("main").unwrap(), None).unwrap(), invocation)
     }
 
     /// A text without the name of the directory.

@@ -40,7 +40,7 @@ pub struct Settings {
     pub certificate: Option<PathBuf>,
     /// `Linux=`, with its specifiers put in.
     pub linux: Option<PathBuf>,
-    /// `Initrds=` that are files.
+    /// `Initrds=`; `default` stands there as the output of the image that makes it.
     pub initrds: Vec<PathBuf>,
     /// `KernelCommandLine=`.
     pub command_line: Vec<String>,
@@ -126,6 +126,11 @@ impl Settings {
     /// A file beside the image.
     pub fn beside(&self, extension: &str) -> PathBuf {
         self.directory.join(self.names.with(extension))
+    }
+
+    /// Whether `FirmwareVariables=` wants firmware with Microsoft's keys.
+    pub fn enrolled(&self) -> bool {
+        matches!(self.firmware_variables.as_deref(), Some("microsoft" | "microsoft-mok"))
     }
 
     /// The machine's name as the machine manager takes it, which knows no underscores.

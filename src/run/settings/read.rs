@@ -5,22 +5,21 @@
 use std::path::{Path, PathBuf};
 
 use super::{Console, Credential, DiskType, Drive, Feature, Firmware, Network, Settings, SharedTree, VsockCid};
-use crate::config::{Image, Value};
+use crate::config::{DEFAULT_INITRD, Image, Value};
 use crate::output::{Compression, OutputNames};
 use crate::run::error::{Result, RunError};
 
 impl Settings {
-    /// The settings of an image.
+    /// The settings of an image. `initrd` is the image that makes the default initrd, where there is one.
     ///
     /// # Errors
     /// When a value has no meaning here.
-    pub fn new(image: &Image) -> Result<Self> {
+    pub fn new(image: &Image, initrd: Option<&Image>) -> Result<Self> {
         let text = |name: &str| image.text(name).unwrap_or_default();
         let owned = |name: &str| image.texts(name).into_iter().map(str::to_owned).collect::<Vec<_>>();
         let path = |name: &str| image.path(name).map(Path::to_owned);
         let bytes = |name: &str| image.get(name).as_number().and_then(|number| u64::try_from(number).ok());
         let format = text("Format").to_owned();
-        let compression = text("CompressOutput").parse().unwrap_or(Compression::None);
         let architecture = text("Architecture").parse().map_err(RunError::Other)?;
         let machine = image.text("Machine").filter(|name| !name.is_empty()).unwrap_or(&image.name).to_owned();
         let variables = image.get("FirmwareVariables");
@@ -29,8 +28,8 @@ impl Settings {
         Ok(Self {
             image: image.name.clone(),
             machine,
-            directory: path("OutputDirectory").unwrap_or_else(|| image.project.clone()),
-            names: OutputNames::new(image.text("Output").unwrap_or("image"), &format, compression),
+            directory: directory(image),
+            names: names(image),
             format,
             extension: text("OutputExtension").to_owned(),
             architecture,
@@ -51,7 +50,7 @@ impl Settings {
                 Some(text) => Some(expand_linux(text, build_directory.as_deref())?),
                 None => None,
             },
-            initrds: image.get("Initrds").items().iter().filter_map(Value::as_path).map(Path::to_owned).collect(),
+            initrds: initrds(image, initrd),
             command_line: owned("KernelCommandLine"),
             command_line_extra: owned("KernelCommandLineExtra"),
             console: match text("Console") {
@@ -118,6 +117,31 @@ impl Settings {
             storage_target: feature(text("StorageTargetMode")),
         })
     }
+}
+
+/// The directory with an image's outputs.
+fn directory(image: &Image) -> PathBuf {
+    image.path("OutputDirectory").unwrap_or(&image.project).to_owned()
+}
+
+/// Their names.
+fn names(image: &Image) -> OutputNames {
+    let text = |name: &str| image.text(name).unwrap_or_default();
+    let compression = text("CompressOutput").parse().unwrap_or(Compression::None);
+    OutputNames::new(image.text("Output").unwrap_or("image"), text("Format"), compression)
+}
+
+/// The files of `Initrds=`, in their order.
+fn initrds(image: &Image, default: Option<&Image>) -> Vec<PathBuf> {
+    // The base name is a link to the output, whatever its format and compression.
+    let output = |initrd: &Image| directory(initrd).join(names(initrd).base());
+    let file = |item: &Value| match (item, default) {
+        (Value::Path(path), _) => path.clone(),
+        (_, Some(initrd)) => output(initrd),
+        // Whoever needs it will find that it isn't there.
+        _ => directory(image).join(DEFAULT_INITRD),
+    };
+    image.get("Initrds").items().iter().map(file).collect()
 }
 
 fn feature(text: &str) -> Feature {
@@ -204,6 +228,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::config::{Origin, Sourced};
 
     #[test]
     fn targets() {
@@ -223,5 +248,21 @@ mod tests {
     fn specifiers_of_the_kernel() {
         assert_eq!(expand_linux("&b/a&&b", Some(Path::new("/build"))).unwrap(), Path::new("/build/a&b"));
         assert!(expand_linux("/x&y", None).unwrap_err().to_string().contains("`&y`"));
+    }
+
+    #[test]
+    fn the_default_initrd_is_an_output() {
+        let image = |name: &str, values: &[(&'static str, Value)]| {
+            let sourced = |value: &Value| Sourced { value: value.clone(), origin: Origin::Default };
+            let values = values.iter().map(|(name, value)| (*name, sourced(value))).collect();
+            Image { name: name.into(), project: "/p".into(), values }
+        };
+        let made = [("Output", Value::text("initrd")), ("OutputDirectory", Value::Path("/out".into()))];
+        let initrd = image(DEFAULT_INITRD, &made);
+        let list = vec![Value::Path("/a".into()), Value::text("default"), Value::Path("/b".into())];
+        let main = image("main", &[("Initrds", Value::List(list))]);
+        assert_eq!(initrds(&main, Some(&initrd)), ["/a", "/out/initrd", "/b"].map(PathBuf::from));
+        assert_eq!(initrds(&main, None), ["/a", "/p/default-initrd", "/b"].map(PathBuf::from));
+        assert!(initrds(&initrd, Some(&initrd)).is_empty());
     }
 }

@@ -21,6 +21,7 @@ pub use extension::{esp, extension};
 pub use image::run as disk;
 pub use partitions::run as partitions;
 
+use super::derived::{of_tree, uuid};
 use super::{Context, Source, StageError};
 use crate::boot::look::Look;
 use crate::output::repart::{self, Reported};
@@ -331,37 +332,12 @@ fn ext_options(user: Option<&str>, seed: &str, old_kernel: bool) -> String {
 fn seed(cx: &Context<'_>) -> String {
     match cx.view.text("Seed") {
         Some(seed) if seed != "random" => seed.to_owned(),
-        _ => {
-            let mut encoder = Encoder::new("mkosi.seed", 1);
-            encoder.list(cx.layers.len());
-            for layer in &cx.layers {
-                encoder.digest(&layer.digest);
-            }
-            uuid(&encoder.finish())
-        }
+        _ => uuid(&of_tree(cx, "mkosi.seed")),
     }
 }
 
 fn uuid_of(domain: &str, text: &str) -> String {
     uuid(&Encoder::new(domain, 1).str(text).finish())
-}
-
-/// A version 8 UUID (RFC 9562) of a digest.
-fn uuid(digest: &Digest) -> String {
-    let [mut bytes, _] = halves(digest);
-    bytes[6] = (bytes[6] & 0x0f) | 0x80;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-    [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-")
-}
-
-fn halves(digest: &Digest) -> [[u8; 16]; 2] {
-    let mut halves = [[0; 16]; 2];
-    for (index, byte) in digest.as_bytes().iter().enumerate() {
-        halves[index / 16][index % 16] = *byte;
-    }
-    halves
 }
 
 /// The types of the partitions with verity's signature.
@@ -390,13 +366,5 @@ mod tests {
         assert_eq!(new_enough(254).unwrap(), 254);
         let told = new_enough(252).unwrap_err().to_string();
         assert!(told.contains("252") && told.contains("254") && told.contains("ToolsTree=default"), "{told}");
-    }
-
-    #[test]
-    fn identifiers_of_digests_are_of_version_8() {
-        let uuid = uuid(&Digest::of(b"x"));
-        assert_eq!(uuid.len(), 36);
-        assert_eq!(uuid.get(14..15), Some("8"));
-        assert!(matches!(uuid.as_bytes().get(19), Some(b'8' | b'9' | b'a' | b'b')), "{uuid}");
     }
 }

@@ -7,6 +7,8 @@ use rayon::prelude::*;
 use super::super::context::BUILDROOT;
 use super::super::output::{image_layers, image_tree};
 use super::super::{Context, StageError, Tree};
+use crate::boot::look::Look;
+use crate::boot::wanted::{BIOS, grub_directory};
 use crate::output::repart::Boot;
 use crate::sandbox::Mount;
 use crate::store::{Entry, Kind, Materialise, MergedTree, copy_tree, lower_dirs};
@@ -62,9 +64,6 @@ pub fn epoch(cx: &Context<'_>, tree: &MergedTree) -> i64 {
     newest.unwrap_or(0).clamp(FAT, i64::from(i32::MAX))
 }
 
-/// The places where distributions have GRUB's modules.
-const GRUB: [&str; 4] = ["usr/lib/grub", "usr/lib/grub2", "usr/share/grub", "usr/share/grub2"];
-
 /// How the disk boots, as the settings and what is in the tree say.
 ///
 /// # Errors
@@ -83,7 +82,7 @@ pub fn boot(cx: &Context<'_>, tree: &MergedTree) -> Result<Boot, StageError> {
     let has = |path: &str| tree.lookup(path.as_bytes()).is_some();
     let uefi = bootable == "enabled" || loader.is_some_and(|loader| has(&loader));
     let wants_bios = cx.view.text("BiosBootloader") == Some("grub") && !cx.view.bool("Overlay");
-    let bios = wants_bios && GRUB.iter().any(|place| has(&format!("{place}/i386-pc")));
+    let bios = wants_bios && grub_directory(&Look::new(tree), BIOS).is_some();
     if wants_bios && !bios && bootable == "enabled" {
         return Err(StageError::Other(
             "Bootable=yes and BiosBootloader=grub want GRUB for BIOS, and the image has none: add its package to \
