@@ -12,6 +12,7 @@ mod harden;
 mod host;
 mod init;
 mod loops;
+mod open;
 mod over;
 mod overlay;
 mod probe;
