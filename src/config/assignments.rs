@@ -8,7 +8,7 @@ use super::context::{Context, assign};
 use super::diagnostic::{Diagnostic, Severity};
 use super::host;
 use super::loader::{Extras, identity};
-use super::read::Refusal;
+use super::refusal::Refusal;
 use super::specifier::{self, Meaning};
 use super::syntax::{Entry, File, Line, value};
 use super::table::{self, CONDITIONS, Kind, OLD_SECTIONS, SECTIONS, SETTINGS, Setting, removed};

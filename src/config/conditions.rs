@@ -9,7 +9,7 @@ use super::context::Context;
 use super::diagnostic::Diagnostic;
 
 use super::matching::{CONDITIONS, matches};
-use super::read::Refusal;
+use super::refusal::Refusal;
 use super::syntax::{Entry, File, Line, value};
 use super::table::{self, DISTRIBUTION, Kind, Scope};
 use super::version;

@@ -8,7 +8,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::paths;
-use super::read::{Reader, Refusal};
+use super::read::Reader;
+use super::refusal::Refusal;
 use super::scalars::bytes;
 use super::syntax::{Entry, File, value};
 use super::table::{Item, Kind, PathRule, Split};

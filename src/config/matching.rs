@@ -4,7 +4,8 @@
 
 use std::path::PathBuf;
 
-use super::read::{Reader, Refusal};
+use super::read::Reader;
+use super::refusal::Refusal;
 use super::scalars::choice;
 use super::table::{Choices, Item, Kind, Matcher, Setting};
 use super::value::Value;

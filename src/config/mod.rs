@@ -21,6 +21,7 @@ mod matching;
 mod order;
 mod paths;
 mod read;
+mod refusal;
 mod scalars;
 mod specifier;
 mod syntax;

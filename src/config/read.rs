@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use glob::MatchOptions;
 
 use super::lists::split_words;
+use super::refusal::Refusal;
 use super::scalars::{bytes, choice, minimum_version, mode, name, number, source, uuid};
 use super::table::{Item, Kind, PathRule, Split};
 use super::value::Value;
@@ -18,40 +19,6 @@ use crate::types::suggest::nearest;
 
 /// The version of the configuration language that is read, which `MinimumVersion=` is compared with.
 pub const LANGUAGE_VERSION: &str = "27";
-
-/// Why a text isn't accepted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// What is wrong.
-    pub message: String,
-    /// The part of the text that is meant; none for the whole.
-    pub token: Option<String>,
-    /// What is accepted.
-    pub accepted: Option<String>,
-    /// What to do.
-    pub hint: Option<String>,
-}
-
-impl Refusal {
-    pub(super) fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), token: None, accepted: None, hint: None }
-    }
-
-    pub(super) fn about(mut self, token: &str) -> Self {
-        self.token = Some(token.to_owned());
-        self
-    }
-
-    pub(super) fn accepting(mut self, accepted: impl Into<String>) -> Self {
-        self.accepted = Some(accepted.into());
-        self
-    }
-
-    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
-        self.hint = Some(hint.into());
-        self
-    }
-}
 
 /// What a text is read with.
 #[derive(Clone, Copy, Debug)]

@@ -2,7 +2,8 @@
 //!
 //! Knows nothing of lists, of paths on the host and of settings.
 
-use super::read::{LANGUAGE_VERSION, Refusal};
+use super::read::LANGUAGE_VERSION;
+use super::refusal::Refusal;
 use super::table::{self, Choices};
 use super::value::Value;
 use super::version;

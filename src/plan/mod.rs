@@ -5,8 +5,10 @@
 mod compile;
 mod condition;
 mod decl;
+mod declarations;
 mod error;
 mod explain;
+mod graph;
 mod inputs;
 mod key;
 mod need;
@@ -16,11 +18,13 @@ mod render;
 mod sources;
 mod unclaimed;
 
-pub use compile::{Edge, Node, NodeId, Plan, Source, compile};
+pub use compile::{NodeId, Source, compile};
 pub use condition::Condition;
-pub use decl::{ARGUMENTS, Declarations, Network, Pool, Programs, RootAccess, SandboxProfile, Sources, StageDecl};
+pub use decl::{ARGUMENTS, Network, Pool, Programs, RootAccess, SandboxProfile, Sources, StageDecl};
+pub use declarations::Declarations;
 pub use error::PlanError;
 pub use explain::{Change, ReadChange, Reason, explain, explain_read, input_in_words};
+pub use graph::{Edge, Node, Plan};
 pub use inputs::{Digests, TOOLS_IMAGE, ToolsTree};
 pub use key::{TREE, key_of, node_inputs, pre_key_of};
 pub use need::{Need, Parsed};

@@ -13,6 +13,7 @@ mod host;
 mod init;
 mod loops;
 mod memory;
+mod open;
 mod over;
 mod overlay;
 mod probe;

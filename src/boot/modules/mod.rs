@@ -3,6 +3,7 @@
 //! Reads what depmod(8) and the kernel's build leave in `/usr/lib/modules/VERSION` and the `.modinfo` of modules, and
 //! changes nothing.
 
+mod entries;
 mod firmware;
 mod info;
 mod kernel;
@@ -14,11 +15,12 @@ pub(super) mod testing;
 
 use std::path::PathBuf;
 
+pub use entries::{initrd_entries, leftovers};
 pub use info::{Packed, unpacked};
 pub use kernel::{Kernel, versions};
 pub use links::follow;
 pub use pattern::PatternError;
-pub use select::{Selection, Wishes, initrd_entries, leftovers, select};
+pub use select::{Selection, Wishes, select};
 
 /// Where kernels keep their modules, one directory for each version.
 pub const MODULES: &[u8] = b"usr/lib/modules";

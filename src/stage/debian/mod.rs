@@ -1,23 +1,23 @@
 //! Packages of Debian and Ubuntu: metadata, resolution, download, and the layers that they are installed in.
 
+mod apt;
+mod base;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
 
-use super::apply::{Step, apply};
-use super::context::BUILDROOT;
+use self::apt::{failure, target};
+pub(super) use self::apt::{proxy, repositories, repositories_for, with_tools};
+use self::base::{base_layers, no_database, status_of_base};
+use super::apply::apply;
 use super::extra::add_trees;
 use super::{Context, Outputs, Source, StageError, Tree};
-use crate::config::{Value, View};
-use crate::distro::{
-    self, Cx, Distribution, Host, InstallOptions, Local, Package, Proxy, Repositories, Request, Resolution, Settings,
-    Target,
-};
-use crate::rootfs::{file_in_archive, is_tar};
+use crate::distro::{self, Cx, InstallOptions, Local, Package, Request, Resolution};
 use crate::sandbox::Mount;
 use crate::store::{Artifact, Kind, Layer, MergedTree};
-use crate::types::{Architecture, Digest};
+use crate::types::Digest;
 
 /// Where dpkg keeps what is installed.
 const STATUS: &str = "var/lib/dpkg/status";
@@ -309,192 +309,4 @@ fn list(cx: &Context<'_>, need: &str) -> Result<Vec<Package>, StageError> {
         Some(Artifact::Value { value }) => serde_json::from_value(value.clone()).map_err(StageError::other),
         _ => Ok(Vec::new()),
     }
-}
-
-fn target(cx: &Context<'_>) -> Result<Target, StageError> {
-    let distribution = match cx.view.text("Distribution") {
-        Some("ubuntu") => Distribution::Ubuntu,
-        _ => Distribution::Debian,
-    };
-    let architecture = match cx.view.text("Architecture") {
-        Some(name) => name.parse().map_err(StageError::Other)?,
-        None => Architecture::host(),
-    };
-    let release = cx.view.text("Release").unwrap_or_default().to_owned();
-    Ok(Target { distribution, release, architecture })
-}
-
-/// The repositories that the settings ask for.
-pub(super) fn repositories(cx: &Context<'_>) -> Result<Repositories, StageError> {
-    let mut host = Host::read(Path::new("/"));
-    host.keyrings = distro::KEYRINGS.into_iter().filter(|path| cx.tools.has_file(Path::new(path))).collect();
-    if cx.profile.network {
-        host = host.with_network_settings();
-    }
-    repositories_for(cx, host)
-}
-
-/// What the settings say of the proxy.
-pub(super) fn proxy(view: &View) -> Proxy {
-    let path = |setting| view.path(setting).map(Path::to_path_buf);
-    Proxy {
-        url: view.text("ProxyUrl").filter(|url| !url.is_empty()).map(str::to_owned),
-        exclude: view.texts("ProxyExclude").into_iter().map(str::to_owned).collect(),
-        peer_certificate: path("ProxyPeerCertificate"),
-        client_certificate: path("ProxyClientCertificate"),
-        client_key: path("ProxyClientKey"),
-    }
-}
-
-/// The repositories that the settings ask for on a host.
-pub(super) fn repositories_for(cx: &Context<'_>, host: Host) -> Result<Repositories, StageError> {
-    let text = |setting: &str| cx.view.text(setting).map(str::to_owned);
-    let local = match cx.view.get("LocalMirror") {
-        Value::Path(path) => Some(path.to_string_lossy().into_owned()),
-        other => other.as_text().map(str::to_owned),
-    };
-    let settings = Settings {
-        mirror: text("Mirror"),
-        local_mirror: local,
-        components: cx.view.texts("Repositories").into_iter().map(str::to_owned).collect(),
-        snapshot: text("Snapshot"),
-        key_check: cx.view.get("RepositoryKeyCheck").as_bool().unwrap_or(true),
-        debug: false,
-        proxy: if cx.profile.network { proxy(cx.view) } else { Proxy::default() },
-    };
-    let mut repositories = Repositories::new(&target(cx)?, &settings, &host).map_err(failure)?;
-    for tree in &cx.tools.sandbox.trees {
-        for directory in APT_DIRECTORIES {
-            let path = tree.join("etc/apt").join(directory);
-            let Ok(entries) = std::fs::read_dir(&path) else { continue };
-            for entry in entries.flatten().filter(|entry| entry.path().is_file()) {
-                let contents = std::fs::read(entry.path()).map_err(StageError::io("read", entry.path()))?;
-                let name = format!("{directory}/{}", entry.file_name().to_string_lossy());
-                repositories.files.insert(name, contents);
-            }
-        }
-    }
-    Ok(repositories)
-}
-
-/// Directories of apt's configuration whose files a sandbox tree can add to.
-const APT_DIRECTORIES: [&str; 5] = ["apt.conf.d", "auth.conf.d", "preferences.d", "sources.list.d", "trusted.gpg.d"];
-
-/// Calls a function of `distro` with what it needs of the stage's context.
-pub(super) fn with_tools<T>(
-    cx: &mut Context<'_>,
-    action: impl FnOnce(&mut Cx<'_>) -> Result<T, distro::Error>,
-) -> Result<T, StageError> {
-    let mut tools = Cx {
-        cancel: cx.cancel,
-        log: cx.log,
-        tools: cx.tools.sandbox.clone(),
-        parallel: true,
-        work: cx.work.path().to_path_buf(),
-    };
-    action(&mut tools).map_err(failure)
-}
-
-fn failure(error: distro::Error) -> StageError {
-    match error {
-        distro::Error::Sandbox(error) => error.into(),
-        distro::Error::Gone { files } => StageError::Stale {
-            stage: "sync",
-            why: format!("the mirror no longer has {}: refreshing the metadata", files.join(", ")),
-        },
-        distro::Error::Pool { path, package, why } => StageError::Stale {
-            stage: "download",
-            why: format!("{} is not the package {package} ({why}): fetching it again", path.display()),
-        },
-        error => StageError::other(error),
-    }
-}
-
-/// The layers of all base trees, lowest first. One that another image made has its layers in the store; one of the
-/// host enters the store.
-fn base_layers(cx: &mut Context<'_>) -> Result<Vec<Digest>, StageError> {
-    let sources: Vec<Source> = cx.sources_of("BaseTrees").into_iter().map(|(_, source)| source.clone()).collect();
-    let mut layers = Vec::new();
-    for (index, source) in sources.into_iter().enumerate() {
-        let (path, owners) = match source {
-            Source::Image(Artifact::Tree { layers: theirs }) => {
-                layers.extend(theirs);
-                continue;
-            }
-            Source::Image(Artifact::Files { files }) => match files.first_key_value() {
-                Some((name, digest)) => (named(cx, index, name, &cx.store.need_file(digest)?)?, true),
-                None => continue,
-            },
-            Source::Image(Artifact::Value { .. }) => continue,
-            Source::Host { path, .. } => (path, true),
-        };
-        let upper = cx.scratch(&format!("base-{index}"))?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let inside = format!("/work/base/{name}");
-        let mut spec = cx.spec(&[]);
-        spec.mounts.push(Mount::Bind {
-            source: upper.clone(),
-            target: BUILDROOT.into(),
-            read_only: false,
-            optional: false,
-        });
-        let path_is_directory = path.is_dir();
-        if !path_is_directory && !is_tar(Path::new(&name)) {
-            return Err(StageError::Other(format!(
-                "BaseTrees= names {name}, which is neither a directory nor a tar archive; `systemd-dissect --copy-from` takes \
-                 a disk image apart"
-            )));
-        }
-        spec.mounts.push(Mount::Bind { source: path, target: inside.clone().into(), read_only: true, optional: false });
-        // The times of a directory are in no key, so they must not be in the layer.
-        let epoch = path_is_directory.then(|| cx.epoch());
-        let step = Step::Copy { from: inside.into(), to: "/".to_owned(), owners, epoch };
-        apply(cx, spec, &[step])?;
-        layers.push(cx.store.add_layer(&upper, None, &cx.ingest())?.digest);
-    }
-    Ok(layers)
-}
-
-/// A link with a name of its own to a file of the store: an archive is told by its name.
-fn named(cx: &Context<'_>, index: usize, name: &str, file: &Path) -> Result<PathBuf, StageError> {
-    let link = cx.scratch(&format!("named-{index}"))?.join(name);
-    std::fs::hard_link(file, &link).map_err(StageError::io("link", &link))?;
-    Ok(link)
-}
-
-/// dpkg's status file of the base trees; the topmost that has one counts.
-fn status_of_base(cx: &Context<'_>) -> Result<String, StageError> {
-    let read = |path: &Path| std::fs::read(path).map_err(StageError::io("read", path));
-    let of_archive = |path: &Path| file_in_archive(path, STATUS).map_err(StageError::other);
-    for (_, source) in cx.sources_of("BaseTrees").into_iter().rev() {
-        let status = match source {
-            Source::Image(Artifact::Tree { layers }) => {
-                let layers = layers.iter().map(|d| cx.store.need_layer(d)).collect::<Result<Vec<_>, _>>()?;
-                let merged = MergedTree::new(&layers);
-                merged.lookup(STATUS.as_bytes()).map(|entry| read(&entry.source)).transpose()?
-            }
-            Source::Image(Artifact::Files { files }) => match files.first_key_value() {
-                Some((name, digest)) if is_tar(Path::new(name)) => of_archive(&cx.store.need_file(digest)?)?,
-                _ => None,
-            },
-            Source::Image(Artifact::Value { .. }) => None,
-            Source::Host { path, .. } if path.is_file() && is_tar(path) => of_archive(path)?,
-            Source::Host { path, .. } => {
-                let path = path.join(STATUS);
-                if path.is_file() { Some(read(&path)?) } else { None }
-            }
-        };
-        if let Some(status) = status {
-            return Ok(String::from_utf8_lossy(&status).into_owned());
-        }
-    }
-    Err(no_database())
-}
-
-fn no_database() -> StageError {
-    StageError::Other(
-        "the tree that packages are to be added to has no dpkg database, so that apt can't tell what is installed: \
-         build the base with CleanPackageMetadata=no, or take `Packages=` and `VolatilePackages=` away"
-            .to_owned(),
-    )
 }
