@@ -76,6 +76,7 @@ pub const STAGES: &[(&str, StageFn)] = &[
     ("modules-initrd", modules::initrd),
     ("esp-kernel", boot::esp_kernel),
     ("kernel", boot::kernel),
+    ("artifacts", boot::artifacts),
     ("boot-parts", boot::parts),
     ("uki", boot::unified),
     ("addon", boot::addon),

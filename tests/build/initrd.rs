@@ -138,6 +138,38 @@ fn modules_and_firmware_are_kept_with_what_they_need() {
     wrong.says("`a(?=b)` is no regular expression");
 }
 
+/// Others can start the kernel of an image that doesn't boot by itself.
+#[test]
+fn the_kernel_is_split_off_of_what_does_not_boot() {
+    let project = Project::empty(&directory("cache-"));
+    let conf = |format: &str| {
+        format!(
+            "[Distribution]\nDistribution=custom\n[Output]\nFormat={format}\nOutput=image\nOutputDirectory=mkosi.output\n\
+             [Content]\nInitrds=own.initrd\nKernelModulesInitrd=no\n"
+        )
+    };
+    project.write("own.initrd", "an initrd\n");
+    project.write("mkosi.extra/usr/lib/os-release", "ID=small\n");
+    project.write(&format!("mkosi.extra/usr/lib/modules/{VERSION}/vmlinuz"), "a kernel\n");
+    for format in ["cpio", "directory\n[Content]\nBootable=no"] {
+        project.write("mkosi.conf", &conf(format));
+        project.build_as_foretold();
+        assert_eq!(project.read("mkosi.output/image.vmlinuz"), "a kernel\n");
+        assert!(project.read("mkosi.output/image.initrd").starts_with("an initrd\n"));
+        assert!(!project.output("image.osrelease").exists());
+        // A file elsewhere is nothing to them.
+        project.write("mkosi.extra/usr/share/another", format);
+        let (ran, _) = project.build_as_foretold();
+        assert!(ran.stages.contains_key("publish") && !ran.stages.contains_key("artifacts"), "{}", ran.text);
+    }
+    project.configure("[Output]\nSplitArtifacts=os-release\n");
+    project.build_as_foretold();
+    assert_eq!(project.read("mkosi.output/image.osrelease"), "ID=small\n");
+    // Nothing to do where the kernel stage does it, and where nothing is wanted.
+    project.configure("[Output]\nSplitArtifacts=\nSplitArtifacts=uki,partitions\n");
+    assert!(project.graph(&[]).stages("skipped").contains("artifacts"));
+}
+
 #[test]
 fn the_default_initrd_is_made_once() {
     const MAIN: &str = "[Distribution]\nDistribution=debian\nRelease=trixie\n[Output]\nFormat=none\n\

@@ -152,6 +152,7 @@ pub fn with(image: &Image, setting: &'static str, value: Value) -> Image {
 /// The stages that the rich image has no use for, since its format is another, or the host has a package manager.
 pub const OTHER_FORMATS: &[&str] = &[
     "addon",
+    "artifacts",
     "boot-parts",
     "confext",
     "cpio",

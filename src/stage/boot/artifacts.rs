@@ -13,9 +13,20 @@ use crate::boot::pe::{self, Program, identify};
 use crate::boot::wanted::Wishes;
 use crate::config::compare_versions;
 use crate::sandbox::Mount;
-use crate::stage::{Context, StageError};
+use crate::stage::{Context, Outputs, StageError};
 use crate::store::{Artifact, Layer, MergedTree};
 use crate::types::Digest;
+
+/// What is split off of an image that no stage makes bootable: its kernel can still be started by others.
+pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
+    let merged = cx.merged();
+    // An extension's os-release would be that of the system below it.
+    let own = cx.view.test("Format!=sysext,confext") && cx.view.test("!Overlay");
+    let wanted: Vec<_> =
+        cx.view.texts("SplitArtifacts").into_iter().filter(|name| own || *name != "os-release").collect();
+    let files = of_tree(cx, &wanted, &Look::new(&merged), None)?;
+    Ok(Outputs::from([("files".to_owned(), Artifact::Files { files })]))
+}
 
 /// The artifacts of the finished tree, named by what follows the output's name. `pcrs` is ukify's account of the
 /// measurements.
@@ -28,16 +39,30 @@ pub fn split(
     let wanted = cx.view.texts("SplitArtifacts");
     let merged = MergedTree::new(&layers);
     let look = Look::new(&merged);
+    let uki = unified_image(cx, wishes, &look)?;
+    let mut files = of_tree(cx, &wanted, &look, uki.as_deref())?;
+    if let Some(path) = pcrs.filter(|_| wanted.contains(&"pcrs")) {
+        files.insert(".pcrs".to_owned(), account(cx, &path)?);
+    }
+    Ok(Artifact::Files { files })
+}
+
+/// Those that are files of the tree, or of the unified image of its newest kernel.
+fn of_tree(
+    cx: &Context<'_>,
+    wanted: &[&str],
+    look: &Look<'_>,
+    uki: Option<&Path>,
+) -> Result<BTreeMap<String, Digest>, StageError> {
     let mut files = BTreeMap::new();
     let mut add = |name: &str, digest: Digest| files.insert(name.to_owned(), digest);
-    let uki = unified_image(cx, wishes, &look)?;
-    if let Some(path) = uki.as_ref().filter(|_| wanted.contains(&"uki")) {
+    if let Some(path) = uki.filter(|_| wanted.contains(&"uki")) {
         add(".efi", copy(cx, path)?);
     }
-    let found = kernels(&look).map_err(StageError::other)?;
+    let found = kernels(look).map_err(StageError::other)?;
     if wanted.contains(&"kernel") {
         // That in the unified image is signed.
-        match (&uki, found.first().and_then(|kernel| look.file(&kernel.image))) {
+        match (uki, found.first().and_then(|kernel| look.file(&kernel.image))) {
             (Some(uki), _) => drop(section(cx, uki, ".linux")?.map(|digest| add(".vmlinuz", digest))),
             (None, Some(image)) => drop(add(".vmlinuz", copy(cx, &image)?)),
             (None, None) => {}
@@ -46,7 +71,7 @@ pub fn split(
     if wanted.contains(&"initrd") {
         let mut mounts = Vec::new();
         let mut parts = initrds(cx, &mut mounts)?.into_iter().map(|(_, path)| path).collect::<Vec<_>>();
-        match (&uki, found.first()) {
+        match (uki, found.first()) {
             _ if parts.is_empty() => {}
             (Some(uki), _) => drop(section(cx, uki, ".initrd")?.map(|digest| add(".initrd", digest))),
             (None, Some(kernel)) => {
@@ -56,16 +81,13 @@ pub fn split(
             (None, None) => {}
         }
     }
-    if let Some(path) = pcrs.filter(|_| wanted.contains(&"pcrs")) {
-        add(".pcrs", account(cx, &path)?);
-    }
     if wanted.contains(&"os-release") {
         let path = [OS_RELEASE, "etc/os-release"].iter().find_map(|path| look.file(path));
         if let Some(path) = path {
             add(".osrelease", copy(cx, &path)?);
         }
     }
-    Ok(Artifact::Files { files })
+    Ok(files)
 }
 
 /// The unified kernel image that the firmware or the boot loader starts first.

@@ -11,6 +11,7 @@ mod parts;
 mod type1;
 mod uki;
 
+pub use artifacts::run as artifacts;
 pub use formats::{addon, esp as esp_kernel, uki as unified};
 pub use kernel::run as kernel;
 pub use keys::tokens;
