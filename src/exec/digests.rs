@@ -44,6 +44,10 @@ impl Digests for HostDigests<'_> {
         crate::stage::sign::identity(image)
     }
 
+    fn published(&self, directory: &Path, base: &str) -> Vec<String> {
+        crate::stage::publish::published(self.hasher.store_dir(), directory, base)
+    }
+
     fn keeps_owners(&self) -> bool {
         !crate::sandbox::has_single_id()
     }

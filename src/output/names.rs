@@ -69,9 +69,9 @@ impl OutputNames {
         (image != self.base).then(|| (self.base.clone(), image))
     }
 
-    /// Every name that publishing may give to an output with this base name, whatever the format. Only partitions that
-    /// are split off have others, by what their definitions say.
-    pub fn possible(base: &str) -> impl Iterator<Item = String> {
+    /// Every name that publishing may give to an output with this base name and `OutputExtension=`, whatever the format.
+    /// Only partitions that are split off and files of scripts have others; the record of the publication has these.
+    pub fn possible(base: &str, extension: &str) -> impl Iterator<Item = String> {
         const BESIDE: [&str; 17] = [
             "SHA256SUMS",
             "SHA256SUMS.gpg",
@@ -91,11 +91,12 @@ impl OutputNames {
             "raw",
             "tar",
         ];
-        let compressed = ["cpio", "raw", "tar"].into_iter().flat_map(|whole| {
+        let own = Some(extension).filter(|extension| !extension.is_empty());
+        let compressed = ["cpio", "raw", "tar"].into_iter().chain(own).flat_map(|whole| {
             let all = [Compression::Gzip, Compression::Xz, Compression::Zstd];
             all.into_iter().filter_map(Compression::extension).map(move |extension| format!("{whole}.{extension}"))
         });
-        let beside = BESIDE.into_iter().map(str::to_owned).chain(compressed);
+        let beside = BESIDE.into_iter().chain(own).map(str::to_owned).chain(compressed);
         std::iter::once(base.to_owned()).chain(beside.map(move |extension| format!("{base}.{extension}")))
     }
 
@@ -160,6 +161,10 @@ mod tests {
             let names = OutputNames::new(&base, format, Compression::Zstd);
             assert_eq!((names.plain(), names.image()), (plain.to_owned(), image.to_owned()), "{format}");
             assert_eq!(names.link(), link.then(|| (base.clone(), image.to_owned())), "{format}");
+        }
+        let possible: Vec<String> = OutputNames::possible("os", "img").collect();
+        for name in ["os", "os.img", "os.img.zst", "os.raw.xz", "os.manifest"] {
+            assert!(possible.iter().any(|found| found == name), "{name}");
         }
         let names = OutputNames::new(&base, "tar", Compression::None);
         assert_eq!((names.image(), names.with("manifest")), ("os_1.0.tar".into(), "os_1.0.manifest".into()));

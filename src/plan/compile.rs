@@ -67,7 +67,8 @@ pub fn compile(
     digests: &dyn Digests,
 ) -> Result<Plan, PlanError> {
     let images: Vec<Arc<Image>> = by_need(declarations, &settle_bootstrap(images, digests))?;
-    let outputs = Outputs::of(&images);
+    let mut outputs = Outputs::of(&images);
+    outputs.look_up(&images, digests);
     let hashed = hash_inputs(declarations, &images, &outputs, digests)?;
     let mut builder = Builder {
         plan: Plan { graph: DiGraph::new(), nodes: BTreeMap::new(), goals: goals.to_vec(), trees: Vec::new() },

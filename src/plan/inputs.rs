@@ -54,6 +54,12 @@ pub trait Digests: Sync {
         Ok(missing_tool())
     }
 
+    /// The names of the files that were published in an output directory for an output with this base name.
+    fn published(&self, directory: &Path, base: &str) -> Vec<String> {
+        let _ = (directory, base);
+        Vec::new()
+    }
+
     /// Whether files keep their owners in what is built. Without, everything belongs to root, and a tree is another one.
     fn keeps_owners(&self) -> bool {
         true

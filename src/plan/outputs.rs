@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::StageDecl;
-use super::inputs::{FileInput, file_inputs};
+use super::inputs::{Digests, FileInput, file_inputs};
 use crate::config::{DEFAULT_INITRD, Image};
 use crate::output::{Compression, OutputNames};
 use crate::types::Digest;
@@ -45,9 +45,13 @@ impl OutputPart {
             ".manifest" => &[("manifest", "files")],
             ".nspawn" => &[("nspawn", "files")],
             ".kernel-modules-initrd" => &[("modules-initrd", "split")],
-            ".efi" | ".initrd" | ".osrelease" | ".pcrs" | ".vmlinuz" => {
-                &[("kernel", "files"), ("esp-kernel", "files"), ("uki", "files"), ("addon", "files")]
-            }
+            ".efi" | ".initrd" | ".osrelease" | ".pcrs" | ".vmlinuz" => &[
+                ("kernel", "files"),
+                ("artifacts", "files"),
+                ("esp-kernel", "files"),
+                ("uki", "files"),
+                ("addon", "files"),
+            ],
             suffix if suffix.strip_prefix(".tar").is_some_and(is_compression) => &[("tar", "files")],
             _ => &[],
         }
@@ -85,8 +89,10 @@ pub(super) struct Outputs {
     images: HashMap<PathBuf, Vec<usize>>,
     /// The paths that are directories.
     directories: BTreeSet<PathBuf>,
-    /// By output directory: the base names of what images put there.
-    places: BTreeMap<PathBuf, BTreeSet<String>>,
+    /// By output directory: the base names and extensions of what images put there.
+    places: BTreeMap<PathBuf, BTreeSet<(String, String)>>,
+    /// By output directory that lies among sources: what else was published there.
+    published: BTreeMap<PathBuf, BTreeSet<String>>,
     /// By name: the images that settings name by a word.
     named: HashMap<&'static str, usize>,
 }
@@ -98,6 +104,7 @@ impl Outputs {
             images: HashMap::new(),
             directories: BTreeSet::new(),
             places: BTreeMap::new(),
+            published: BTreeMap::new(),
             named: HashMap::new(),
         };
         for (index, image) in images.iter().enumerate() {
@@ -106,7 +113,9 @@ impl Outputs {
             }
             let directory = image.path("OutputDirectory").unwrap_or(&image.project);
             let base = image.text("Output").unwrap_or(&image.name);
-            outputs.places.entry(directory.to_path_buf()).or_default().insert(base.to_owned());
+            let extension = image.text("OutputExtension").unwrap_or_default();
+            let names = (base.to_owned(), extension.to_owned());
+            outputs.places.entry(directory.to_path_buf()).or_default().insert(names);
             let path = directory.join(base);
             if matches!(image.text("Format").unwrap_or("directory"), "directory" | "oci") {
                 outputs.directories.insert(path.clone());
@@ -114,6 +123,23 @@ impl Outputs {
             outputs.images.entry(path).or_default().push(index);
         }
         outputs
+    }
+
+    /// Asks what was published in the output directories that lie among sources.
+    pub fn look_up(&mut self, images: &[Arc<Image>], digests: &dyn Digests) {
+        for (directory, names) in &self.places {
+            let among = |image: &Arc<Image>| {
+                let hides = |path: &Path| {
+                    let own = image.path("OutputDirectory").unwrap_or(&image.project);
+                    own != path && own.starts_with(path) && directory.starts_with(own)
+                };
+                image.get("BuildSources").paths().into_iter().any(|path| directory.starts_with(path) && !hides(path))
+            };
+            if images.iter().any(among) {
+                let published = names.iter().flat_map(|(base, _)| digests.published(directory, base)).collect();
+                self.published.insert(directory.clone(), published);
+            }
+        }
     }
 
     /// The file inputs of a stage. Outputs that lie among the sources themselves are hidden there, as output directories
@@ -124,7 +150,8 @@ impl Outputs {
             let mut published = Vec::new();
             for (directory, bases) in &self.places {
                 if directory.starts_with(&input.path) && !input.hidden.iter().any(|path| directory.starts_with(path)) {
-                    let names = bases.iter().flat_map(|base| OutputNames::possible(base));
+                    let names = bases.iter().flat_map(|(base, extension)| OutputNames::possible(base, extension));
+                    let names = names.chain(self.published.get(directory).into_iter().flatten().cloned());
                     published.extend(names.map(|name| directory.join(name)).filter(|path| *path != input.path));
                 }
             }

@@ -67,7 +67,7 @@ impl Wanted {
             files.insert(output.clone(), Content::Link { target });
         }
         Self {
-            state: state_of(store.dir(), &directory, &output),
+            state: record_of(store.dir(), &directory, &output),
             tree: (format == "directory").then_some(layers),
             overlay: view.bool("Overlay"),
             foreign: view.bool("ForeignUIDRange"),
@@ -107,8 +107,8 @@ impl Wanted {
     }
 }
 
-/// Where the records of a publication are, without their extensions.
-fn state_of(store: &Path, directory: &Path, output: &str) -> PathBuf {
+/// Where in the store directory `store` the records lie of what was published for an output, without their extensions.
+fn record_of(store: &Path, directory: &Path, output: &str) -> PathBuf {
     let name = Encoder::new("mkosi.output", 1).bytes(directory.as_os_str().as_bytes()).str(output).finish();
     store.join("outputs").join(name.hex())
 }
@@ -119,7 +119,7 @@ fn state_of(store: &Path, directory: &Path, output: &str) -> PathBuf {
 /// # Errors
 /// When something can't be removed.
 pub fn clean(store: &Path, directory: &Path, output: &str) -> Result<(), StageError> {
-    let state = state_of(store, directory, output);
+    let state = record_of(store, directory, output);
     publish::clean(directory, &state.with_extension("files")).map_err(StageError::other)?;
     clean_directory(&directory.join(output), &state.with_extension("tree")).map_err(StageError::other)?;
     for extension in ["json", "json-new"] {
@@ -132,6 +132,11 @@ pub fn clean(store: &Path, directory: &Path, output: &str) -> Result<(), StageEr
         }
     }
     Ok(())
+}
+
+/// The names of the files that were published in `directory` for the output `output` from the store at `store`.
+pub fn published(store: &Path, directory: &Path, output: &str) -> Vec<String> {
+    publish::published(&record_of(store, directory, output).with_extension("files"))
 }
 
 /// The name of the image before it is compressed.

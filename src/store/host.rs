@@ -44,6 +44,11 @@ impl Hasher {
         Self { store: store.dir().to_owned(), caches: Mutex::default() }
     }
 
+    /// The directory of the store that it belongs to.
+    pub fn store_dir(&self) -> &Path {
+        &self.store
+    }
+
     /// The digest of a file's content. A symbolic link is followed.
     ///
     /// # Errors

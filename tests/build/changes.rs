@@ -170,6 +170,15 @@ fn outputs_beside_the_sources_are_no_sources() {
         assert!(project.path().join("image.manifest").exists());
         project.build().assert(&[]);
     }
+    // Of any name that they have: what scripts leave there is told by the record of the publication.
+    project.reconfigure("Format=directory", "Format=cpio\nOutputExtension=img");
+    project.script(
+        "mkosi.build",
+        "ls >&2; test ! -e image && test ! -e image.img.zst && test ! -e own; touch $OUTPUTDIR/own",
+    );
+    project.build();
+    assert!(project.path().join("image.img.zst").exists() && project.path().join("own").exists());
+    project.build().assert(&[]);
     // A file whose name only begins like theirs is one.
     project.write("image.c", "int main;\n");
     assert!(project.done(&[]).stages.contains_key("build"));
