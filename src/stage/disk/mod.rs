@@ -7,6 +7,7 @@ mod extension;
 mod grub;
 mod image;
 mod keys;
+mod links;
 mod mcopy;
 mod mkfs;
 mod partitions;
@@ -105,6 +106,9 @@ impl Definitions {
     fn of_project(cx: &Context<'_>) -> Result<Self, StageError> {
         let mut definitions = Self::default();
         for (_, source) in cx.sources_of("RepartDirectories") {
+            if let Some(path) = Context::host_path(source) {
+                links::check(path)?;
+            }
             definitions.add(|target| Ok(super::extra::source_mount(cx, source, target)?.into_iter().collect()))?;
         }
         Ok(definitions)
@@ -131,6 +135,7 @@ fn split_definitions(
     for (_, source) in cx.sources_of("RepartDirectories") {
         match source {
             Source::Host { path, .. } => {
+                links::check(path)?;
                 let mut found = Vec::new();
                 list(path, "", &mut found)?;
                 for (below, path) in found {
