@@ -21,8 +21,8 @@ pub fn run(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         Err(error) => {
             // One of these says its reason itself.
             match error.downcast_ref::<RunError>() {
-                Some(error) => eprintln!("error: {error}"),
-                None => eprintln!("error: {error:#}"),
+                Some(error) => crate::tell!("error: {error}"),
+                None => crate::tell!("error: {error:#}"),
             }
             ExitCode::FAILURE
         }
