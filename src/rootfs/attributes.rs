@@ -2,12 +2,13 @@
 //!
 //! Knows nothing of roots; a caller hands in the directory that a name lies in, and the name is never followed.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{self, AtFlags, Mode, Timespec, Timestamps, UTIME_OMIT, XattrFlags};
 use rustix::fs::{Gid, Uid};
@@ -112,6 +113,45 @@ pub(super) fn xattrs_of_fd(fd: impl AsFd) -> io::Result<BTreeMap<Vec<u8>, Vec<u8
 pub(super) fn xattrs_at(dir: impl AsFd, name: &OsStr) -> io::Result<BTreeMap<Vec<u8>, Vec<u8>>> {
     let path = proc_path(dir, name);
     collect(|buffer| fs::llistxattr(&path, buffer), |name, buffer| fs::lgetxattr(&path, name, buffer))
+}
+
+/// Sets the extended attributes of a file anew if they are listed in another order than that of a file system in memory:
+/// ACLs, then the others by name, the last first (Linux, `simple_xattr_list`). Where the file system lists them as they
+/// were set, as ext4 does with few, the order is the same then; some have an order of their own. A link is not followed.
+///
+/// # Errors
+/// When an attribute can't be read, removed or set.
+pub fn order_xattrs(path: &Path) -> io::Result<()> {
+    let names = match filled(|buffer| fs::llistxattr(path, buffer)) {
+        Err(Errno::NOTSUP) => return Ok(()),
+        names => names?,
+    };
+    let mut names: Vec<&[u8]> = names.split(|byte| *byte == 0).filter(|name| !name.is_empty()).collect();
+    let place = |name: &&[u8]| match *name {
+        b"system.posix_acl_access" => (0, Reverse(Vec::new())),
+        b"system.posix_acl_default" => (1, Reverse(Vec::new())),
+        other => (2, Reverse(other.to_vec())),
+    };
+    if names.is_sorted_by_key(place) {
+        return Ok(());
+    }
+    names.sort_by_key(place);
+    let mut removed = Vec::new();
+    for name in names {
+        let value = filled(|buffer| fs::lgetxattr(path, name, buffer))?;
+        match fs::lremovexattr(path, name) {
+            // Where the host has SELinux each file has a label, and keeps it.
+            Err(Errno::ACCESS) if name == b"security.selinux" => {}
+            result => {
+                result?;
+                removed.push((name, value));
+            }
+        }
+    }
+    for (name, value) in &removed {
+        fs::lsetxattr(path, *name, value, XattrFlags::empty())?;
+    }
+    Ok(())
 }
 
 fn collect(

@@ -19,7 +19,7 @@ mod sparse;
 use std::io;
 use std::path::PathBuf;
 
-pub use attributes::{Attributes, is_portable_xattr};
+pub use attributes::{Attributes, is_portable_xattr, order_xattrs};
 pub use content::copy_content;
 pub use copy::{CopyOptions, Ownership};
 pub use extract::{file_in_archive, is_tar};

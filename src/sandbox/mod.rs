@@ -12,6 +12,7 @@ mod harden;
 mod host;
 mod init;
 mod loops;
+mod memory;
 mod open;
 mod over;
 mod overlay;
@@ -31,6 +32,7 @@ mod wire;
 
 pub use host::{BIN, EXECUTABLE, HostRoot, PATH, SEARCH, Tools, host_root};
 pub use loops::loop_devices;
+pub use memory::available as available_memory;
 pub use over::{OVER_EXECUTABLE, Over};
 pub use probe::{probe_overlay, probe_served};
 pub use run::{Cancel, Error, Exit, Input, Output, set_executable};

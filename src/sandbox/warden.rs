@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::memory;
 use super::sys::{self, Fork};
 use super::wire::{Message, Status};
 
@@ -86,20 +87,13 @@ fn threads() -> Option<u64> {
     text.split_whitespace().nth(3)?.split_once('/')?.1.parse().ok()
 }
 
-/// A number of `/proc/meminfo` in bytes.
-fn memory(name: &str) -> Option<u64> {
-    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-    Some(line.split_whitespace().next()?.parse::<u64>().ok()? << 10)
-}
-
 fn total() -> u64 {
-    memory("MemTotal").unwrap_or(u64::MAX)
+    memory::number("MemTotal").unwrap_or(u64::MAX)
 }
 
 /// Whether the machine has less than a fiftieth of its memory left.
 fn short_of_memory() -> bool {
-    memory("MemAvailable").is_some_and(|left| left < total() / 50)
+    memory::number("MemAvailable").is_some_and(|left| left < total() / 50)
 }
 
 /// What processes take.

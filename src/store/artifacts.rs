@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use super::gc::taken;
 use super::root::{Use, locked};
 use super::{Artifact, Layer, Slot, Store, StoreError};
 use crate::types::{Digest, Encoder};
@@ -66,7 +67,7 @@ impl Store {
                 layers.last().and_then(|layer| self.layer(layer).ok().flatten()).map_or(0, |layer| layer.size)
             }
             Artifact::Files { files } => {
-                files.values().filter_map(|digest| self.file(digest)?.metadata().ok()).map(|meta| meta.len()).sum()
+                files.values().filter_map(|digest| self.file(digest)?.metadata().ok()).map(|meta| taken(&meta)).sum()
             }
             Artifact::Value { .. } => 0,
         };

@@ -4,7 +4,8 @@
 //! live run has used is kept whatever the limit is. The removal proper comes after, when others may go on.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs;
+use std::fs::{self, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -140,7 +141,7 @@ impl Store {
                     let what = Use::Pool(name.to_owned());
                     let used = meta.modified().into_iter().chain(meta.accessed()).max();
                     inventory.pool.insert(what.clone(), used.unwrap_or(SystemTime::UNIX_EPOCH));
-                    inventory.objects.insert(what, meta.len());
+                    inventory.objects.insert(what, taken(&meta));
                 }
             }
         }
@@ -233,5 +234,10 @@ pub(super) fn name(path: &Path) -> &str {
 }
 
 pub(super) fn size(path: &Path) -> u64 {
-    fs::symlink_metadata(path).map(|meta| meta.len()).unwrap_or(0)
+    fs::symlink_metadata(path).map(|meta| taken(&meta)).unwrap_or(0)
+}
+
+/// What the contents of a file take on the disk: holes take nothing. Blocks are counted in 512 bytes (stat(3type)).
+pub(super) fn taken(meta: &Metadata) -> u64 {
+    meta.len().min(meta.blocks().saturating_mul(512))
 }

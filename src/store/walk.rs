@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
-use rustix::fs::{Access, AtFlags, CWD, XattrFlags};
+use rustix::fs::{Access, AtFlags, CWD, SeekFrom, XattrFlags};
 use rustix::io::Errno;
 
 use super::error::Context;
@@ -159,29 +159,69 @@ pub(super) fn hash_file(path: &Path, force: bool) -> Result<Digest, StoreError> 
     hash_open(&file, path).map(|(digest, _)| digest)
 }
 
-/// The digest of an open file's content and the number of bytes read.
-pub(super) fn hash_open(mut file: &File, path: &Path) -> Result<(Digest, u64), StoreError> {
+/// The digest of an open file's content and the number of bytes in it.
+pub(super) fn hash_open(file: &File, path: &Path) -> Result<(Digest, u64), StoreError> {
+    let meta = file.metadata().context("read", path)?;
     let mut hasher = blake3::Hasher::new();
-    let expected = usize::try_from(file.metadata().context("read", path)?.len()).unwrap_or(BUFFER);
+    // Allocated blocks are counted in 512 bytes by stat(2) whatever the block size is.
+    let sparse = meta.len() > BUFFER as u64 && meta.blocks().saturating_mul(512) < meta.len();
+    let total = match sparse {
+        true => hash_sparse(file, meta.len(), &mut hasher),
+        false => hash_rest(file, meta.len(), &mut hasher),
+    };
+    Ok((hasher.finalize().into(), total.context("read", path)?))
+}
+
+/// Takes in what is left of a file up to `limit` bytes, or to its end if it is `limit` bytes long.
+fn hash_rest(file: impl Read, limit: u64, hasher: &mut blake3::Hasher) -> io::Result<u64> {
+    let expected = usize::try_from(limit).unwrap_or(BUFFER);
     // One byte more, so that a file of the expected size ends with the first read that is short.
-    let mut buffer = vec![0; (expected + 1).clamp(1, 4 * BUFFER)];
-    let mut total = 0;
+    let mut buffer = vec![0; expected.saturating_add(1).clamp(1, 4 * BUFFER)];
+    let (mut file, mut total) = (file, 0);
     loop {
         let count = match file.read(&mut buffer) {
-            Ok(0) => break,
+            Ok(0) => return Ok(total),
             Ok(count) => count,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => return Err(StoreError::io("read", path, error)),
+            Err(error) => return Err(error),
         };
-        let bytes = buffer.get(..count).unwrap_or_default();
-        if count >= BUFFER {
-            hasher.update_rayon(bytes);
-        } else {
-            hasher.update(bytes);
-        }
+        update(hasher, buffer.get(..count).unwrap_or_default());
         total += count as u64;
     }
-    Ok((hasher.finalize().into(), total))
+}
+
+/// Takes in a file of `size` bytes with holes, which are not read: that would fill memory with nothing.
+fn hash_sparse(file: &File, size: u64, hasher: &mut blake3::Hasher) -> io::Result<u64> {
+    let zeros = vec![0; 4 * BUFFER];
+    let mut position = 0;
+    while position < size {
+        let (data, hole) = match rustix::fs::seek(file, SeekFrom::Data(position)) {
+            Ok(data) => (data.min(size), rustix::fs::seek(file, SeekFrom::Hole(data))?.min(size)),
+            Err(Errno::NXIO) => (size, size),
+            // This file system can't tell where holes are.
+            Err(Errno::INVAL) => (position, size),
+            Err(error) => return Err(error.into()),
+        };
+        while position < data {
+            let count = usize::try_from(data - position).unwrap_or(usize::MAX).min(zeros.len());
+            update(hasher, zeros.get(..count).unwrap_or_default());
+            position += count as u64;
+        }
+        rustix::fs::seek(file, SeekFrom::Start(position))?;
+        position += hash_rest(file.take(hole - data), hole - data, hasher)?;
+        if position < hole {
+            return Err(io::Error::other("it became shorter while it was read"));
+        }
+    }
+    Ok(position)
+}
+
+fn update(hasher: &mut blake3::Hasher, bytes: &[u8]) {
+    if bytes.len() >= BUFFER {
+        hasher.update_rayon(bytes);
+    } else {
+        hasher.update(bytes);
+    }
 }
 
 /// The extended attributes of `path` itself that `wanted` asks for.
@@ -222,4 +262,31 @@ fn grown(call: impl Fn(&mut [u8]) -> Result<usize, Errno>) -> Result<Vec<u8>, Er
 pub(super) fn set_xattr(path: &Path, name: &[u8], value: &[u8]) -> Result<(), StoreError> {
     rustix::fs::lsetxattr(path, OsStr::from_bytes(name), value, XattrFlags::empty())
         .context("set an attribute of", path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use super::*;
+
+    #[test]
+    fn holes_are_zeros() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("file");
+        let at = |place: u64, text: &[u8], size: u64| {
+            let file = File::create(&path).unwrap();
+            file.write_all_at(text, place).unwrap();
+            file.set_len(size).unwrap();
+            let bytes = fs::read(&path).unwrap();
+            let (digest, total) = hash_open(&File::open(&path).unwrap(), &path).unwrap();
+            assert_eq!((digest, total), (Digest::of(&bytes), size), "{place} {size}");
+        };
+        let long = (BUFFER * 5 + 17) as u64;
+        at(0, b"at the begin", long);
+        at(long - 3, b"end", long);
+        at(1 << 21, &vec![7; BUFFER + 5], long);
+        at(0, b"", long);
+        at(5, b"short", 100);
+    }
 }

@@ -16,6 +16,12 @@ const DEFINITIONS: [(&str, &str); 4] = [
 ];
 
 fn define(project: &Project) {
+    // More than one attribute, which file systems list in orders of their own.
+    let data = project.path().join("tree/usr/share/data");
+    for name in ["user.b", "user.a", "user.c"] {
+        tool(Command::new("setfattr").args(["-n", name, "-v", name]).arg(&data));
+    }
+    tool(Command::new("setfacl").args(["-m", "m::rx,d:o::rx"]).arg(&data));
     for (name, text) in DEFINITIONS {
         project.write(&format!("mkosi.repart/{name}.conf"), &format!("[Partition]\n{text}\n"));
     }
@@ -34,14 +40,21 @@ fn another_store_and_another_user_give_the_same_disk() {
     first.build();
     let bytes = disk(&first);
 
-    // Written in another order, at another time, in another place.
+    // Written in another order, at another time, in another place, and with so little memory that trees are copied
+    // elsewhere.
     let second = Project::empty(&directory("cache-"));
     for number in (0..40).rev() {
         second.write(&format!("tree/efi/EFI/Linux/{number}.efi"), &format!("kernel {number}\n"));
     }
     fill(&second, "");
     define(&second);
-    second.build();
+    let memory = second.path().join("memory");
+    std::fs::write(&memory, "MemTotal: 1000000 kB\nMemAvailable: 30000 kB\n").unwrap();
+    let mut command = Command::new("unshare");
+    let script = "mount --bind \"$0\" /proc/meminfo && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script]).arg(&memory).arg(MKOSI);
+    let ran = Ran::new(second.command_by::<&str>(command, &[]).output().unwrap());
+    assert!(ran.success, "{}", ran.text);
     assert!(disk(&second) == bytes, "another store, another disk");
 
     let user = format!("mkdisk{}", std::process::id());

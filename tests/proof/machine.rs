@@ -77,6 +77,10 @@ pub fn boot_until(project: &Project, mut command: Command, arguments: &[&str], e
             end(&mut child);
             break None;
         }
+        if run.console.contains("Kernel panic") {
+            end(&mut child);
+            panic!("the machine's kernel gave up: {run:#?}");
+        }
         let length = run.console.len() + run.firmware.len();
         if length != last {
             (last, news) = (length, Instant::now());

@@ -8,8 +8,10 @@ mod grub;
 mod image;
 mod keys;
 mod mcopy;
+mod mkfs;
 mod partitions;
 mod quiet;
+mod space;
 mod tree;
 
 use std::collections::BTreeMap;
@@ -17,7 +19,6 @@ use std::path::{Path, PathBuf};
 
 pub use extension::{esp, extension};
 pub use image::run as disk;
-pub use mcopy::multi_call;
 pub use partitions::run as partitions;
 
 use super::{Context, Source, StageError};
@@ -26,6 +27,11 @@ use crate::output::repart::{self, Reported};
 use crate::sandbox::{self, BIN, EXECUTABLE, Input, Mount, Output, Rights, Spec};
 use crate::store::{Artifact, Entry, Kind, MergedTree};
 use crate::types::{Architecture, Digest, Encoder};
+
+/// Becomes a program that stands before another one, if that is the name.
+pub fn multi_call(name: &str) -> Option<std::process::ExitCode> {
+    mcopy::multi_call(name).or_else(|| mkfs::multi_call(name))
+}
 
 /// The program.
 const REPART: &str = "systemd-repart";
@@ -246,11 +252,7 @@ fn command(cx: &Context<'_>, pass: &Pass<'_>) -> Result<Spec, StageError> {
     spec.argv.extend(pass.more.iter().cloned());
     spec.argv.push(disk_file(Path::new(WORK)).to_string_lossy().into_owned());
 
-    let own = |name: &str, target: &str| -> Result<Mount, StageError> {
-        Ok(Mount::Bind { source: cx.scratch(name)?, target: target.into(), read_only: false, optional: false })
-    };
-    // Files are copied there before the file system is made of them: too much for memory.
-    spec.mounts.push(own("var-tmp", "/var/tmp")?);
+    spec.mounts.push(space::temporary(cx)?);
     spec.mounts.push(Mount::Bind {
         source: pass.directory.to_path_buf(),
         target: WORK.into(),
@@ -258,7 +260,10 @@ fn command(cx: &Context<'_>, pass: &Pass<'_>) -> Result<Spec, StageError> {
         optional: false,
     });
     spec.mounts.push(pass.root.clone());
-    spec.mounts.push(Mount::Symlink { target: Path::new(BIN).join(mcopy::NAME), points_to: EXECUTABLE.into() });
+    let before = mkfs::NAMES.into_iter().filter(|name| cx.tools.find(name).is_some());
+    for name in before.chain([mcopy::NAME]) {
+        spec.mounts.push(Mount::Symlink { target: Path::new(BIN).join(name), points_to: EXECUTABLE.into() });
+    }
     spec.mounts.extend(pass.definitions.mounts.iter().cloned());
     if let Some((_, source)) = cx.sources_of("Passphrase").first() {
         const PASSPHRASE: &str = "/work/passphrase";

@@ -182,3 +182,15 @@ fn clean_up_takes_what_was_not_used_for_longest() {
     assert_eq!(last.gc(&nothing).unwrap().remaining, 0);
     assert_eq!(names(&dir.join("tmp")), Vec::<String>::new());
 }
+
+#[test]
+fn holes_take_nothing() {
+    let test = store();
+    let path = test.store.dir().join("tmp/disk");
+    let file = fs::File::create(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"end", 1 << 30).unwrap();
+    drop(file);
+    test.store.add_file(&path).unwrap();
+    let (files, size) = test.store.du().unwrap().files;
+    assert!(files == 1 && (3..1 << 20).contains(&size), "{size}");
+}
