@@ -3,6 +3,23 @@
 //! `config` reads what the user wrote, `plan` compiles it to a graph of content-hashed nodes, `exec` runs the nodes
 //! in sandboxes and keeps what they make in the `store`. `docs/architecture.md` has the picture.
 
+/// Writes a line to standard error. Somebody who has stopped reading there (`mkosi 2>&1 | head`) ends no build:
+/// `eprintln!` would panic.
+#[macro_export]
+macro_rules! tell {
+    ($($word:tt)*) => {
+        $crate::tell_part!("{}\n", format_args!($($word)*))
+    };
+}
+
+/// As [`tell!`], without the end of the line.
+#[macro_export]
+macro_rules! tell_part {
+    ($($word:tt)*) => {{
+        let _ = ::std::io::Write::write_fmt(&mut ::std::io::stderr(), format_args!($($word)*));
+    }};
+}
+
 pub mod boot;
 pub mod cli;
 pub mod config;

@@ -428,6 +428,16 @@ fn sync_scripts_have_the_agent_and_no_secret() {
 }
 
 #[test]
+fn a_build_goes_on_when_nobody_reads_what_it_says() {
+    let project = Project::new();
+    project.script("mkosi.postinst", "echo here >$BUILDROOT/made");
+    let mut child = project.command(&[]).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    assert!(child.wait().unwrap().success());
+    assert!(project.exists("mkosi.output/image/made"));
+}
+
+#[test]
 fn a_failed_script_is_named_with_its_end() {
     let project = Project::new();
     project.script("mkosi.postinst.d/10-fails", "echo last words; exit 9");

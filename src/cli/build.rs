@@ -23,10 +23,10 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
     let begun = Instant::now();
     let mut session = Session::open(invocation, loaded, refresh)?;
     for line in session::unsupported(loaded)? {
-        eprintln!("warning: {line}");
+        crate::tell!("warning: {line}");
     }
     if crate::sandbox::has_single_id() {
-        eprintln!(
+        crate::tell!(
             "note: you have no subordinate ids, so that everything in what is built belongs to root (docs/sandbox.md)"
         );
     }
@@ -69,17 +69,17 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
     terminal.finish();
     if invocation.debug_timing {
         for (name, duration) in terminal.times() {
-            eprintln!("{:>9}  {name}", human::duration(duration));
+            crate::tell!("{:>9}  {name}", human::duration(duration));
         }
     }
     let summary = result.map_err(|error| failed(error, invocation.debug))?;
     metadata_age(&session);
     let time = human::duration(begun.elapsed());
     if summary.ran.is_empty() {
-        eprintln!("up to date ({}, {time})", human::count(summary.cached, "node"));
+        crate::tell!("up to date ({}, {time})", human::count(summary.cached, "node"));
     } else {
         session.store.settle()?;
-        eprintln!("done in {time}: {} ran, {} cached", human::count(summary.ran.len(), "node"), summary.cached);
+        crate::tell!("done in {time}: {} ran, {} cached", human::count(summary.ran.len(), "node"), summary.cached);
     }
     Ok(())
 }
@@ -101,7 +101,7 @@ pub fn graph(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<String>
 /// Finds out whether overlays can be mounted on the store's file system, and tells when they can't.
 pub fn choose_backend(store: &Store) {
     if let Err(reason) = crate::sandbox::probe_overlay(store.dir()) {
-        eprintln!("note: trees are copied, which is slow: no overlay can be mounted on the store ({reason})");
+        crate::tell!("note: trees are copied, which is slow: no overlay can be mounted on the store ({reason})");
         store.set_backend(Backend::Copy { reason });
     }
 }
@@ -134,6 +134,6 @@ fn metadata_age(session: &Session) {
         .map(|record| now.saturating_sub(Duration::from_secs(record.finished)))
         .max();
     if let Some(age) = oldest.filter(|age| *age > OLD) {
-        eprintln!("note: the repository metadata is {} old; `mkosi update` refreshes it", human::duration(age));
+        crate::tell!("note: the repository metadata is {} old; `mkosi update` refreshes it", human::duration(age));
     }
 }

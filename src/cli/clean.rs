@@ -39,7 +39,7 @@ pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
     if invocation.force > 0 {
         let store = Store::open(&store)?;
         let removed = store.forget_project(&loaded.project.to_string_lossy())?;
-        eprintln!("{} forgotten", human::count(removed, "result"));
+        crate::tell!("{} forgotten", human::count(removed, "result"));
         if invocation.force > 1 {
             store.empty_pool()?;
         }

@@ -60,7 +60,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(invocation) => invocation,
         Err(Stop::Show(text)) => return print(&text),
         Err(Stop::Wrong(text)) => {
-            eprint!("{text}");
+            crate::tell_part!("{text}");
             return ExitCode::from(2);
         }
     };
@@ -76,7 +76,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if (invocation.verb.uses_store() || invocation.is_helper() || invocation.at.is_some())
         && let Err(error) = crate::sandbox::enter_user_namespace()
     {
-        eprintln!("error: {error}");
+        crate::tell!("error: {error}");
         return ExitCode::FAILURE;
     }
     // Only now: outside the namespace this program starts once more. Whoever starts a helper has said it.
@@ -103,7 +103,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let built_in = match resources::resources(resources::runtime_directory().as_deref()) {
         Ok(built_in) => built_in,
         Err(error) => {
-            eprintln!("error: can't write the built-in configurations into a temporary directory: {error}");
+            crate::tell!("error: can't write the built-in configurations into a temporary directory: {error}");
             return ExitCode::FAILURE;
         }
     };
@@ -112,13 +112,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(loaded) => loaded,
         Err(Diagnostics(diagnostics)) => {
             for diagnostic in diagnostics {
-                eprintln!("{}", diagnostic.relative_to(&here));
+                crate::tell!("{}", diagnostic.relative_to(&here));
             }
             return ExitCode::FAILURE;
         }
     };
     for warning in loaded.warnings.iter().filter(|_| !invocation.is_helper()) {
-        eprintln!("{}", warning.clone().relative_to(&here));
+        crate::tell!("{}", warning.clone().relative_to(&here));
     }
     if let Some(user) = invocation.show_tools {
         // It is no image that a configure script changes.
@@ -129,7 +129,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         && loaded.images.iter().any(|image| !image.get("ConfigureScripts").is_empty())
         && let Err(error) = crate::sandbox::enter_user_namespace()
     {
-        eprintln!("error: {error}");
+        crate::tell!("error: {error}");
         return ExitCode::FAILURE;
     }
     // What becomes another program would leave it behind where it is temporary.
@@ -139,14 +139,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if invocation.verb.needs_configure_scripts()
         && let Err(error) = configure::run(&mut loaded, &input.environment, invocation.debug)
     {
-        eprintln!("error: {error}");
+        crate::tell!("error: {error}");
         return ExitCode::FAILURE;
     }
     if loaded.image("main").is_some_and(|main| main.bool("History"))
         && history::is_new(&invocation)
         && let Err(error) = history::keep(&given, &loaded.project)
     {
-        eprintln!("warning: the options of this build can't be kept for later: {error}");
+        crate::tell!("warning: the options of this build can't be kept for later: {error}");
     }
     match show(&invocation, &loaded, &here) {
         status if status == ExitCode::SUCCESS && bumps => finish(write_version(&loaded)),
@@ -156,7 +156,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 fn say(warnings: &[Diagnostic]) {
     for warning in warnings {
-        eprintln!("{warning}");
+        crate::tell!("{warning}");
     }
 }
 
@@ -164,7 +164,7 @@ fn say(warnings: &[Diagnostic]) {
 fn write_version(loaded: &Loaded) -> anyhow::Result<()> {
     if let Some(version) = loaded.image("main").and_then(|main| main.text("ImageVersion")) {
         bump::write(&loaded.project, version)?;
-        eprintln!("the version of the image is {version} now");
+        crate::tell!("the version of the image is {version} now");
     }
     Ok(())
 }
@@ -192,7 +192,7 @@ fn without_configuration(invocation: &Invocation, here: &Path) -> ExitCode {
 }
 
 fn misplaced(verb: Verb) -> ExitCode {
-    eprintln!("error: `mkosi {}` can't be done in this way", verb.name());
+    crate::tell!("error: `mkosi {}` can't be done in this way", verb.name());
     ExitCode::FAILURE
 }
 
@@ -216,7 +216,7 @@ fn show(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
         Verb::CatConfig => match cat_config::render(loaded, here) {
             Ok(text) => pager::show(&text, invocation.no_pager),
             Err(error) => {
-                eprintln!("error: can't read a configuration file any more: {error}");
+                crate::tell!("error: can't read a configuration file any more: {error}");
                 ExitCode::FAILURE
             }
         },
@@ -244,7 +244,7 @@ fn finish_with(result: anyhow::Result<String>) -> ExitCode {
     match result {
         Ok(text) => print(&text),
         Err(error) => {
-            eprintln!("error: {}", in_words(&error));
+            crate::tell!("error: {}", in_words(&error));
             ExitCode::FAILURE
         }
     }

@@ -62,7 +62,7 @@ impl<'a> Terminal<'a> {
             // A terminal that has gone away must not end a build.
             let _ = self.bars.println(text);
         } else {
-            eprintln!("{text}");
+            crate::tell!("{text}");
         }
     }
 

@@ -19,7 +19,7 @@ pub fn run(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
     match start(invocation, loaded, here) {
         Ok(status) => ExitCode::from(status),
         Err(error) => {
-            eprintln!("error: {}", super::in_words(&error));
+            crate::tell!("error: {}", super::in_words(&error));
             ExitCode::FAILURE
         }
     }

@@ -21,7 +21,7 @@ pub fn shell(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<ExitCod
     choose_backend(&session.store);
     // Ctrl-C is for what runs in the shell.
     let _ = ctrlc::set_handler(|| {});
-    let mut say = |text: &str| eprintln!("{text}");
+    let mut say = |text: &str| crate::tell!("{text}");
     let exit = look(&session.plan, &session.store, &place, &invocation.arguments, &mut say)?;
     Ok(match exit {
         Exit::Code(code) => ExitCode::from(u8::try_from(code).unwrap_or(1)),

@@ -74,13 +74,8 @@ impl Apt<'_> {
         if self.update {
             mounts.extend(self.repositories.proxy.mounts());
         }
-        for directory in ["", "sources.list.d", "preferences.d", "apt.conf.d", "auth.conf.d", "trusted.gpg.d"] {
-            mounts.push(Mount::Directory { target: Path::new("/apt/etc").join(directory), mode: 0o755 });
-        }
+        mounts.extend(self.repositories.etc("/apt/etc"));
         mounts.push(Mount::Directory { target: PathBuf::from("/apt/state"), mode: 0o755 });
-        for (path, contents) in &self.repositories.files {
-            mounts.push(file(&format!("/apt/etc/{path}"), contents));
-        }
         // The user's own file of that name stands in its place.
         if !self.repositories.files.contains_key(OWN_SOURCES) {
             mounts.push(file(&format!("/apt/etc/{OWN_SOURCES}"), self.sources.as_bytes()));

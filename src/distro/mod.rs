@@ -43,7 +43,7 @@ pub use local::{Local, is_local, local_preferences};
 pub use proxy::Proxy;
 pub use resolve::{Request, Resolution, prepare_cache, resolve};
 pub use seed::{seed_download, seed_packages};
-pub use sources::{KEYRINGS, Repositories, Settings, Source};
+pub use sources::{ETC, KEYRINGS, Repositories, Settings, Source};
 pub use sync::{SyncInfo, sync};
 pub use unpack::hidden_entry;
 

@@ -41,6 +41,9 @@ impl Default for Settings {
     }
 }
 
+/// The directories of apt's configuration (apt.conf(5), `Dir::Etc`) whose files a sandbox tree can add to.
+pub const ETC: [&str; 5] = ["apt.conf.d", "auth.conf.d", "preferences.d", "sources.list.d", "trusted.gpg.d"];
+
 /// One suite of one repository.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Source {
@@ -141,6 +144,18 @@ impl Repositories {
         };
         let components = vec!["main".to_owned()];
         self.sources.push(Source { uri, suite: release.to_owned(), components, signed_by: None, optional: false });
+    }
+
+    /// What stands in apt's `Dir::Etc`, for which `directory` is taken: the user's own files, and the directories.
+    pub fn etc(&self, directory: &str) -> Vec<Mount> {
+        let directories =
+            ETC.iter().map(|name| Mount::Directory { target: format!("{directory}/{name}").into(), mode: 0o755 });
+        let files = self.files.iter().map(|(path, contents)| Mount::File {
+            target: format!("{directory}/{path}").into(),
+            contents: contents.clone(),
+            mode: 0o644,
+        });
+        directories.chain(files).collect()
     }
 
     /// The text of the `.sources` file.

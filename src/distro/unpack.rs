@@ -73,11 +73,11 @@ pub fn hidden_entry() {
     let code = match main(Path::new(plan)) {
         Ok(()) => 0,
         Err(Stop::Declined(why)) => {
-            eprintln!("leaving the unpacking to dpkg: {why}");
+            crate::tell!("leaving the unpacking to dpkg: {why}");
             DECLINED
         }
         Err(Stop::Failed(why)) => {
-            eprintln!("E: unpacking failed: {why}");
+            crate::tell!("E: unpacking failed: {why}");
             1
         }
     };

@@ -21,6 +21,14 @@ pub enum ExecError {
         /// The file with everything that they printed.
         log: PathBuf,
     },
+    /// A node's code panicked.
+    #[error("{node}: mkosi itself failed: {what}\nThis is a bug in mkosi; please report it")]
+    Broken {
+        /// The node, `image/stage`.
+        node: String,
+        /// What it said.
+        what: String,
+    },
     /// The user stopped the run.
     #[error("interrupted; what was finished is kept, and the next build goes on from there")]
     Cancelled,

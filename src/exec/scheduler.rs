@@ -127,6 +127,15 @@ pub(super) fn execute_nodes(
     }
 }
 
+/// Runs a node's code. Whoever waits for it would wait forever if a panic ended its thread.
+fn caught<T>(node: &str, code: impl FnOnce() -> Result<T, ExecError>) -> Result<T, ExecError> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(code)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let what = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("without a word").to_owned();
+        Err(ExecError::Broken { node: node.to_owned(), what })
+    })
+}
+
 impl<'a> Run<'a> {
     fn run_all<'scope>(&mut self, scope: &'scope Scope<'scope, '_>)
     where
@@ -188,7 +197,7 @@ impl<'a> Run<'a> {
                 let sender = sender.clone();
                 scope.spawn(move || {
                     // The receiver outlives every node, so there is always someone to tell.
-                    let _ = sender.send((id, job.run()));
+                    let _ = sender.send((id, caught(&node.name(), || job.run())));
                 });
             }
             if !advanced {
@@ -296,5 +305,16 @@ fn room(pool: Pool, jobs: usize) -> usize {
         // Unpacking keeps a processor busy too, and gains from a neighbour while it waits for the disk.
         Pool::Disk => jobs,
         Pool::Network => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_is_an_error_of_the_node() {
+        let error = caught("main/base", || -> Result<(), _> { panic!("no {}", "way") }).unwrap_err();
+        assert!(error.to_string().starts_with("main/base: mkosi itself failed: no way\n"), "{error}");
     }
 }

@@ -133,14 +133,8 @@ pub fn input_in_words(name: &str) -> String {
     }
 }
 
-/// The reasons for a node with these inputs and key to run, given its last record.
-pub fn explain(key: &Digest, inputs: &BTreeMap<String, Digest>, last: Option<&Record>) -> Vec<Reason> {
-    let Some(last) = last else {
-        return vec![Reason::Never];
-    };
-    if last.key == *key {
-        return vec![Reason::Gone];
-    }
+/// What differs between these inputs and those of the last run; of names that are `passed_over` none is missed.
+fn differences(inputs: &BTreeMap<String, Digest>, last: &Record, passed_over: fn(&str) -> bool) -> Vec<Reason> {
     let mut reasons = Vec::new();
     for (name, digest) in inputs {
         match last.inputs.get(name) {
@@ -149,9 +143,21 @@ pub fn explain(key: &Digest, inputs: &BTreeMap<String, Digest>, last: Option<&Re
             None => reasons.push(Reason::Input { name: name.clone(), change: Change::Added }),
         }
     }
-    for name in last.inputs.keys().filter(|name| !inputs.contains_key(*name)) {
+    for name in last.inputs.keys().filter(|name| !inputs.contains_key(*name) && !passed_over(name)) {
         reasons.push(Reason::Input { name: name.clone(), change: Change::Removed });
     }
+    reasons
+}
+
+/// The reasons for a node with these inputs and key to run, given its last record.
+pub fn explain(key: &Digest, inputs: &BTreeMap<String, Digest>, last: Option<&Record>) -> Vec<Reason> {
+    let Some(last) = last else {
+        return vec![Reason::Never];
+    };
+    if last.key == *key {
+        return vec![Reason::Gone];
+    }
+    let mut reasons = differences(inputs, last, |_| false);
     if reasons.is_empty() {
         reasons.push(Reason::Asked("mkosi itself makes it another way now".to_owned()));
     }
@@ -169,18 +175,7 @@ pub fn explain_read(
     let Some(last) = last else {
         return vec![Reason::Never];
     };
-    let mut reasons = Vec::new();
-    for (name, digest) in inputs {
-        match last.inputs.get(name) {
-            Some(old) if old == digest => {}
-            Some(_) => reasons.push(Reason::Input { name: name.clone(), change: Change::Changed }),
-            None => reasons.push(Reason::Input { name: name.clone(), change: Change::Added }),
-        }
-    }
-    let known = |name: &&String| inputs.contains_key(*name) || name.starts_with("file/BuildSources/");
-    for name in last.inputs.keys().filter(|name| !known(name)) {
-        reasons.push(Reason::Input { name: name.clone(), change: Change::Removed });
-    }
+    let mut reasons = differences(inputs, last, |name| name.starts_with("file/BuildSources/"));
     reasons.extend(changes);
     if reasons.is_empty() {
         reasons.push(match &last.read {

@@ -53,7 +53,7 @@ pub fn run(settings: &Settings, tools: &Tools, words: &[String]) -> Result<u8> {
     if has_table(&source)? {
         move_backup(&drive, tools)?;
     }
-    eprintln!("{} written to {}", human::bytes(size), target.display());
+    crate::tell!("{} written to {}", human::bytes(size), target.display());
     Ok(0)
 }
 
@@ -197,7 +197,7 @@ fn has_table(source: &File) -> Result<bool> {
 
 fn agreed(image: &Path, size: u64, drive: &Drive) -> Result<bool> {
     let model = if drive.model.is_empty() { String::new() } else { format!(", {}", drive.model) };
-    eprint!(
+    crate::tell_part!(
         "Write {} ({}) to {} ({}{model})? Everything on it is lost. [y/N] ",
         image.display(),
         human::bytes(size),
@@ -231,11 +231,11 @@ fn write(source: &mut File, size: u64, drive: &Drive) -> Result<()> {
         let percent = done * 100 / size;
         if terminal && told != Some(percent) {
             told = Some(percent);
-            eprint!("\r{percent:3} %");
+            crate::tell_part!("\r{percent:3} %");
         }
     }
     if terminal {
-        eprint!("\r     \r");
+        crate::tell_part!("\r     \r");
     }
     drive.file.sync_all().map_err(failed)
 }

@@ -44,7 +44,7 @@ pub fn register(settings: &Settings, pid: u32, image: &Path, cid: Option<u32>, t
         Feature::Enabled => done,
         _ => {
             if let Err(error) = done {
-                eprintln!("note: {error}\r");
+                crate::tell!("note: {error}\r");
             }
             Ok(())
         }

@@ -34,7 +34,7 @@ pub fn run(settings: &Settings, tools: &Tools) -> Result<u8> {
     let site = Site::open(&settings.directory, ("::", PORT))
         .or_else(|_| Site::open(&settings.directory, ("0.0.0.0", PORT)))?;
     let _storage = storage_target(settings, tools)?;
-    eprintln!("serving {} at http://localhost:{PORT}/ (Ctrl-C ends it)", settings.directory.display());
+    crate::tell!("serving {} at http://localhost:{PORT}/ (Ctrl-C ends it)", settings.directory.display());
     site.serve_until_signal();
     Ok(0)
 }
@@ -122,7 +122,7 @@ fn answer(root: &OwnedFd, request: Request) {
         _ => Err(StatusCode(405)),
     };
     let reply = reply.unwrap_or_else(|status| text(status, status.default_reason_phrase(), "text/plain"));
-    eprintln!("{} {} {}", request.method(), request.url(), reply.status_code().0);
+    crate::tell!("{} {} {}", request.method(), request.url(), reply.status_code().0);
     // The other side may have gone.
     let _ = request.respond(reply);
 }

@@ -78,7 +78,7 @@ impl Drop for Snapshot {
             Err(_) => Ok(()),
         };
         if let Err(error) = removed {
-            eprintln!("warning: can't remove the copy of the image {}: {error}", self.path.display());
+            crate::tell!("warning: can't remove the copy of the image {}: {error}", self.path.display());
         }
     }
 }

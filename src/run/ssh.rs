@@ -76,7 +76,7 @@ pub fn proxy_entry(arguments: impl Iterator<Item = OsString>) -> Option<ExitCode
         [_, word, cid, port] if word == PROXY => Some(match hand_over(cid, port) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("can't connect to the virtual machine {cid}, port {port}: {error}");
+                crate::tell!("can't connect to the virtual machine {cid}, port {port}: {error}");
                 ExitCode::FAILURE
             }
         }),

@@ -49,7 +49,7 @@ pub fn run(settings: &Settings, tools: &Tools, extra: &[String]) -> Result<u8> {
     };
     let plan = plan(settings, &host, extra)?;
     for note in &plan.notes {
-        eprintln!("note: {note}");
+        crate::tell!("note: {note}");
     }
     if settings.vmspawn {
         return super::vmspawn::run(settings, tools, &plan, &image, extra);
@@ -80,7 +80,7 @@ pub fn run(settings: &Settings, tools: &Tools, extra: &[String]) -> Result<u8> {
         std::fs::write(path, contents).map_err(RunError::io("write", path))?;
     }
     if !handed.lost.is_empty() {
-        eprintln!("note: these credentials can't be given to such a machine: {}", handed.lost.join(", "));
+        crate::tell!("note: these credentials can't be given to such a machine: {}", handed.lost.join(", "));
     }
     let parts = Parts {
         version: version(&program, tools)?,
@@ -243,7 +243,7 @@ impl Machine {
             self._journal = Some(journal::start(target, socket, tools)?);
             self.credentials.insert(journal::CREDENTIAL.to_owned(), address.into_bytes());
         } else if settings.forward_journal.is_some() {
-            eprintln!("note: without a VSock device the machine can't send its journal (ForwardJournal=)");
+            crate::tell!("note: without a VSock device the machine can't send its journal (ForwardJournal=)");
         }
         if !vsock {
             return Ok(None);
@@ -251,7 +251,7 @@ impl Machine {
         let (socket, address): (OwnedFd, String) = match notify::vsock_listener() {
             Ok(made) => made,
             Err(error) if settings.vsock == Feature::Auto => {
-                eprintln!("note: the system in the machine can't report to mkosi: {error}");
+                crate::tell!("note: the system in the machine can't report to mkosi: {error}");
                 return Ok(None);
             }
             Err(error) => return Err(error),

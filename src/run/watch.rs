@@ -90,7 +90,7 @@ impl Watch for KvmWatch {
         if self.listens && !self.told && time > SILENT && self.silent() {
             self.told = true;
             // The terminal is in raw mode.
-            eprint!(
+            crate::tell_part!(
                 "note: nothing came from the virtual machine for {} seconds. If it stays so, end it (Ctrl-A X) and \
                  try --kvm=no, which emulates it\r\n",
                 SILENT.as_secs()

@@ -53,7 +53,7 @@ pub(super) fn main(args: Vec<String>, within: bool) -> ! {
 }
 
 fn fail(code: i32, text: &str) -> ! {
-    eprintln!("{NAME}: {text}");
+    crate::tell!("{NAME}: {text}");
     std::process::exit(code)
 }
 

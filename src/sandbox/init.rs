@@ -41,7 +41,7 @@ pub(super) struct Inside<'a> {
 pub(super) fn main(launch_fd: &str, status_fd: &str) -> ! {
     let take = |number: &str| number.parse().ok().and_then(|number| sys::take_fd(number).ok());
     let (Some(launch), Some(status)) = (take(launch_fd), take(status_fd)) else {
-        eprintln!("{}: this is for mkosi's own use", super::wire::INIT);
+        crate::tell!("{}: this is for mkosi's own use", super::wire::INIT);
         std::process::exit(2);
     };
     let status = Status(File::from(status));

@@ -143,7 +143,7 @@ fn is_file(path: &Path) -> bool {
 /// The hidden entry.
 pub(super) fn main(args: &[OsString]) -> ! {
     let Some((over, argv)) = args.get(2..).and_then(Over::parse) else {
-        eprintln!("{ENTRY}: this is for mkosi's own use");
+        crate::tell!("{ENTRY}: this is for mkosi's own use");
         std::process::exit(2);
     };
     let program = argv.first().cloned().unwrap_or_default();
@@ -151,7 +151,7 @@ pub(super) fn main(args: &[OsString]) -> ! {
         Ok(()) => become_program(&program, argv),
         Err(fault) => fault,
     };
-    eprintln!("mkosi: can't run {} of the tools tree: {fault}", program.to_string_lossy());
+    crate::tell!("mkosi: can't run {} of the tools tree: {fault}", program.to_string_lossy());
     std::process::exit(127)
 }
 

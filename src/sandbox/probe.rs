@@ -73,7 +73,7 @@ pub(super) fn main(place: &Path, served: Option<&str>) -> ! {
     match probe(place, served) {
         Ok(()) => std::process::exit(0),
         Err(fault) => {
-            eprintln!("{fault}");
+            crate::tell!("{fault}");
             std::process::exit(1)
         }
     }

@@ -168,7 +168,7 @@ fn map_own_id(child: u32, uid: u32, gid: u32) -> Result<(), Error> {
 pub(super) fn main(args: &[OsString]) -> ! {
     let fd = |at: usize| args.get(at)?.to_str()?.parse().ok().and_then(|number| sys::take_fd(number).ok());
     let (Some(ready), Some(go)) = (fd(2), fd(3)) else {
-        eprintln!("{INIT}: this is for mkosi's own use");
+        crate::tell!("{INIT}: this is for mkosi's own use");
         std::process::exit(2);
     };
     match enter() {
@@ -185,7 +185,7 @@ pub(super) fn main(args: &[OsString]) -> ! {
         std::process::exit(1);
     }
     let error = become_command(args);
-    eprintln!("mkosi: {error}");
+    crate::tell!("mkosi: {error}");
     std::process::exit(1)
 }
 

@@ -12,7 +12,7 @@ pub(super) fn main() -> ! {
         Ok(Exit::Code(code)) => std::process::exit(code),
         Ok(Exit::Signal(signal)) => sys::die_by(signal),
         Err(text) => {
-            eprintln!("mkosi: {text}");
+            crate::tell!("mkosi: {text}");
             std::process::exit(125)
         }
     }

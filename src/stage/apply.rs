@@ -10,7 +10,7 @@ use std::process::{Command, ExitCode};
 use serde::{Deserialize, Serialize};
 
 use super::context::BUILDROOT;
-use super::{Context, StageError, find_tool};
+use super::{Context, Outputs, StageError, find_tool};
 use crate::rootfs::{CopyOptions, Ownership, Root};
 use crate::sandbox::{BIN, Input, Output, Spec};
 use crate::types::without_pins;
@@ -120,6 +120,21 @@ pub enum Step {
     LocaleGen,
 }
 
+/// The stage's tree with these steps run on it; as it was where there are none.
+///
+/// # Errors
+/// As [`apply`].
+pub fn changed_by(cx: &mut Context<'_>, steps: &[Step]) -> Result<Outputs, StageError> {
+    if steps.is_empty() {
+        return Ok(super::hwdb::unchanged(cx));
+    }
+    let tree = cx.open_tree()?;
+    let mut spec = cx.spec(&[]);
+    spec.mounts.push(cx.tree_mount(&tree));
+    apply(cx, spec, steps)?;
+    cx.close_tree(tree)
+}
+
 /// Runs steps on the tree that `spec` mounts.
 ///
 /// # Errors
@@ -152,7 +167,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(message) => {
-            eprintln!("{message}");
+            crate::tell!("{message}");
             ExitCode::FAILURE
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::apply::{Step, apply};
+use super::apply::{Step, changed_by};
 use super::{Context, Outputs, StageError};
 use crate::config::Value;
 use crate::store::Artifact;
@@ -35,9 +35,5 @@ pub fn verity_certificate(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
     let contents = std::fs::read(path).map_err(StageError::io("read", path))?;
     let path = format!("usr/lib/verity.d/{stem}.crt");
-    let tree = cx.open_tree()?;
-    let mut spec = cx.spec(&[]);
-    spec.mounts.push(cx.tree_mount(&tree));
-    apply(cx, spec, &[Step::Write { path, contents, mode: 0o644, keep: false }])?;
-    cx.close_tree(tree)
+    changed_by(cx, &[Step::Write { path, contents, mode: 0o644, keep: false }])
 }

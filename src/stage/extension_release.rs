@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::apply::{Step, apply};
+use super::apply::{Step, changed_by};
 use super::{Context, Outputs, StageError};
 use crate::output::manifest::{extension_fields, os_release};
 use crate::store::MergedTree;
@@ -27,11 +27,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         Some("portable") => portable(&merged, &variables),
         format => vec![extension(cx, format.unwrap_or_default(), &merged, &variables)?],
     };
-    let tree = cx.open_tree()?;
-    let mut spec = cx.spec(&[]);
-    spec.mounts.push(cx.tree_mount(&tree));
-    apply(cx, spec, &steps)?;
-    cx.close_tree(tree)
+    changed_by(cx, &steps)
 }
 
 fn portable(tree: &MergedTree, variables: &BTreeMap<String, String>) -> Vec<Step> {

@@ -9,7 +9,7 @@ use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::apply::{Step, apply};
+use super::apply::{Step, apply, changed_by};
 use super::context::BUILDROOT;
 use super::{Context, Outputs, StageError};
 use crate::boot::kernels::{kernels, versions as kernel_versions};
@@ -102,14 +102,7 @@ pub fn image(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
             }
         }
     }
-    if steps.is_empty() {
-        return Ok(super::hwdb::unchanged(cx));
-    }
-    let tree = cx.open_tree()?;
-    let mut spec = cx.spec(&[]);
-    spec.mounts.push(cx.tree_mount(&tree));
-    apply(cx, spec, &steps)?;
-    cx.close_tree(tree)
+    changed_by(cx, &steps)
 }
 
 /// Makes the initrd with the modules of each kernel: the files named by the kernels' versions, and that of the kernel

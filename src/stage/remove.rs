@@ -1,6 +1,6 @@
 //! `RemoveFiles=` and `CleanPackageMetadata=`.
 
-use super::apply::{Step, apply};
+use super::apply::{Step, changed_by};
 use super::{Context, Outputs, StageError};
 use crate::config::Value;
 
@@ -39,12 +39,5 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         steps.extend(paths.iter().map(|path| Step::Remove { pattern: (*path).to_owned() }));
     }
     steps.extend(cx.view.texts("RemoveFiles").into_iter().map(|text| Step::Remove { pattern: text.to_owned() }));
-    if steps.is_empty() {
-        return Ok(super::hwdb::unchanged(cx));
-    }
-    let tree = cx.open_tree()?;
-    let mut spec = cx.spec(&[]);
-    spec.mounts.push(cx.tree_mount(&tree));
-    apply(cx, spec, &steps)?;
-    cx.close_tree(tree)
+    changed_by(cx, &steps)
 }

@@ -63,5 +63,5 @@ fn shell_of(tree: &Tree) -> Option<&'static str> {
 /// Tells where a shell outside the image is.
 fn say(spec: &Spec) {
     let sources = if spec.env.contains_key("SRCDIR") { ", the sources at $SRCDIR" } else { "" };
-    eprintln!("The image is at $BUILDROOT{sources}; `mkosi-chroot` enters it. Changes are thrown away.");
+    crate::tell!("The image is at $BUILDROOT{sources}; `mkosi-chroot` enters it. Changes are thrown away.");
 }

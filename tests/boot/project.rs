@@ -1,10 +1,9 @@
 //! Projects whose image is a small tree with kernels, and the tools tree that they are made with.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::support::{Project, tool};
+use crate::support::Project;
 
 const TOOLS: &str = "\
 [Distribution]
@@ -41,15 +40,7 @@ pub const PROGRAMS: &str = "usr/lib/systemd/boot/efi";
 /// The programs for booting, as a directory. Kept from one run to the next.
 pub fn tools() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
-    TREE.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("boot");
-        std::fs::create_dir_all(place.join("tools")).unwrap();
-        std::fs::write(place.join("tools/mkosi.conf"), TOOLS).unwrap();
-        let mut command = Command::new(crate::support::MKOSI);
-        command.arg("-C").arg(place.join("tools")).arg("--cache-directory").arg(place.join("cache"));
-        tool(&mut command);
-        place.join("tools/mkosi.output/tools")
-    })
+    TREE.get_or_init(|| crate::support::tree("boot", TOOLS))
 }
 
 /// A project with two kernels; `more` are further lines of `mkosi.conf`.

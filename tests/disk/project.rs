@@ -39,15 +39,7 @@ Packages=btrfs-progs
 /// The programs for disks, as a directory. Kept from one run to the next.
 pub fn tools() -> &'static Path {
     static TREE: OnceLock<PathBuf> = OnceLock::new();
-    TREE.get_or_init(|| {
-        let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join("disk");
-        std::fs::create_dir_all(place.join("tools")).unwrap();
-        std::fs::write(place.join("tools/mkosi.conf"), TOOLS).unwrap();
-        let mut command = Command::new(crate::support::MKOSI);
-        command.arg("-C").arg(place.join("tools")).arg("--cache-directory").arg(place.join("cache"));
-        tool(&mut command);
-        place.join("tools/mkosi.output/tools")
-    })
+    TREE.get_or_init(|| crate::support::tree("disk", TOOLS))
 }
 
 /// A project with a tree of some files, without packages and scripts.

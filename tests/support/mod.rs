@@ -50,6 +50,17 @@ pub fn tool(command: &mut Command) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
+/// The tree `tools` that a configuration makes. It is kept below this name from one run to the next.
+pub fn tree(name: &str, configuration: &str) -> PathBuf {
+    let place = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(place.join("tools")).unwrap();
+    std::fs::write(place.join("tools/mkosi.conf"), configuration).unwrap();
+    let mut command = Command::new(MKOSI);
+    command.arg("-C").arg(place.join("tools")).arg("--cache-directory").arg(place.join("cache"));
+    tool(&mut command);
+    place.join("tools/mkosi.output/tools")
+}
+
 /// A directory with a project, removed at the end.
 pub struct Project {
     dir: tempfile::TempDir,

@@ -91,13 +91,7 @@ fn read_only(cx: &Context<'_>) -> Result<Mount, StageError> {
 fn sandbox(cx: &Context<'_>, mounts: Vec<Mount>) -> Result<(Spec, PathBuf), StageError> {
     let mut spec = super::signing_spec(cx);
     spec.mounts.extend(mounts);
-    let out = cx.scratch("out")?;
-    spec.mounts.push(Mount::Bind {
-        source: out.clone(),
-        target: "/work/out".into(),
-        read_only: false,
-        optional: false,
-    });
+    let out = super::results(cx, &mut spec)?;
     Ok((spec, out))
 }
 

@@ -2,7 +2,7 @@
 
 use super::artifacts::split;
 use super::uki::{Contents, PCRS, Recipe, Ukify, initrds};
-use super::{inside, mount_files, signing_spec, type1, wishes};
+use super::{inside, mount_files, results, signing_spec, type1, wishes};
 use crate::boot::cmdline::{self, Partition};
 use crate::boot::devicetrees::devicetrees;
 use crate::boot::kernels::{Kernel, kernels};
@@ -69,13 +69,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let tree = cx.open_tree()?;
     let mut spec = signing_spec(cx);
     spec.mounts.push(cx.tree_mount(&tree));
-    let out = cx.scratch("out")?;
-    spec.mounts.push(Mount::Bind {
-        source: out.clone(),
-        target: "/work/out".into(),
-        read_only: false,
-        optional: false,
-    });
+    let out = results(cx, &mut spec)?;
     let mut steps = Vec::new();
     if plan.uki {
         unified(cx, &plan, &found, &mut spec.mounts, &mut steps)?;

@@ -89,10 +89,17 @@ fn signing_spec(cx: &Context<'_>) -> Spec {
     spec
 }
 
+/// The directory on the host that a sandbox puts results in, which it has at `/work/out`.
+fn results(cx: &Context<'_>, spec: &mut Spec) -> Result<PathBuf, StageError> {
+    let out = cx.scratch("out")?;
+    let target = "/work/out".into();
+    spec.mounts.push(Mount::Bind { source: out.clone(), target, read_only: false, optional: false });
+    Ok(out)
+}
+
 /// Variables of the user for the programs that sign: they tell engines and providers where things are.
 fn environment(cx: &Context<'_>) -> Vec<(String, String)> {
-    let crate::config::Value::Map(map) = cx.view.get("Environment") else { return Vec::new() };
-    map.iter().map(|(name, value)| (name.clone(), value.as_text().unwrap_or_default().to_owned())).collect()
+    super::script::variables(cx).into_iter().collect()
 }
 
 /// The files of a need by name, mounted below `directory`; gives name and path in the sandbox, in the order of names.

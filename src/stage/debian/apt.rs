@@ -61,7 +61,7 @@ pub(in crate::stage) fn repositories_for(cx: &Context<'_>, host: Host) -> Result
     };
     let mut repositories = Repositories::new(&target(cx)?, &settings, &host).map_err(failure)?;
     for tree in &cx.tools.sandbox.trees {
-        for directory in APT_DIRECTORIES {
+        for directory in distro::ETC {
             let path = tree.join("etc/apt").join(directory);
             let Ok(entries) = std::fs::read_dir(&path) else { continue };
             for entry in entries.flatten().filter(|entry| entry.path().is_file()) {
@@ -73,9 +73,6 @@ pub(in crate::stage) fn repositories_for(cx: &Context<'_>, host: Host) -> Result
     }
     Ok(repositories)
 }
-
-/// Directories of apt's configuration whose files a sandbox tree can add to.
-const APT_DIRECTORIES: [&str; 5] = ["apt.conf.d", "auth.conf.d", "preferences.d", "sources.list.d", "trusted.gpg.d"];
 
 /// Calls a function of `distro` with what it needs of the stage's context.
 pub(in crate::stage) fn with_tools<T>(

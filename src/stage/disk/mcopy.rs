@@ -22,7 +22,7 @@ pub fn multi_call(name: &str) -> Option<ExitCode> {
         match run(&arguments) {
             Ok(()) => ExitCode::SUCCESS,
             Err(text) => {
-                eprintln!("{NAME}: {text}");
+                crate::tell!("{NAME}: {text}");
                 ExitCode::FAILURE
             }
         }

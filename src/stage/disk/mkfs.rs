@@ -21,7 +21,7 @@ pub fn multi_call(name: &str) -> Option<ExitCode> {
     let name = Path::new(name).file_name()?.to_str()?.to_owned();
     NAMES.contains(&name.as_str()).then(|| {
         let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-        eprintln!("{name}: {}", run(&name, &arguments));
+        crate::tell!("{name}: {}", run(&name, &arguments));
         ExitCode::FAILURE
     })
 }

@@ -168,7 +168,7 @@ fn debug_shell(cx: &mut Context<'_>, failed: &Spec, called: &str) {
     let in_image = spec.argv.first().is_some_and(|word| word == "mkosi-chroot");
     let argv: &[&str] = if in_image { &["mkosi-chroot", "sh"] } else { &["sh"] };
     spec.argv = argv.iter().map(|word| (*word).to_owned()).collect();
-    eprintln!(
+    crate::tell!(
         "{called} failed; this is a shell where it ran (the script is {}). Leave it to end the build.",
         failed.env.get("SCRIPT").map_or("in /work", String::as_str)
     );

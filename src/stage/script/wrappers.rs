@@ -61,18 +61,12 @@ fn command(spec: &mut Spec, name: &str, text: &str) {
 fn apt(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
     let repositories = debian::repositories(cx)?;
     spec.mounts.extend(repositories.mounts.iter().cloned());
-    for directory in
-        ["etc/sources.list.d", "etc/preferences.d", "etc/apt.conf.d", "etc/auth.conf.d", "etc/trusted.gpg.d", "local"]
-    {
-        spec.mounts.push(Mount::Directory { target: format!("{APT}/{directory}").into(), mode: 0o755 });
-    }
+    spec.mounts.extend(repositories.etc(&format!("{APT}/etc")));
+    spec.mounts.push(Mount::Directory { target: format!("{APT}/local").into(), mode: 0o755 });
     let mut file = |path: &str, contents: &[u8]| {
         let target = format!("{APT}/{path}").into();
         spec.mounts.push(Mount::File { target, contents: contents.to_vec(), mode: 0o644 });
     };
-    for (path, contents) in &repositories.files {
-        file(&format!("etc/{path}"), contents);
-    }
     file("local.sources", LOCAL.as_bytes());
     file("etc/preferences.d/mkosi-local.pref", local_preferences().as_bytes());
     file("apt.conf", configuration(cx, &repositories).as_bytes());
