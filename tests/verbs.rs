@@ -28,6 +28,9 @@ fn main_image(directory: &Path, arguments: &[&str]) -> serde_json::Value {
 #[test]
 fn a_new_project_says_what_it_is() {
     let directory = tempfile::tempdir().expect("a directory");
+    let refused = run(directory.path(), &["graph"]);
+    assert!(!refused.status.success());
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("no configuration in"), "{refused:?}");
     assert!(text(directory.path(), &["-d", "debian", "init"]).contains("written  mkosi.conf"));
     let output = run(directory.path(), &["summary"]);
     assert!(output.status.success() && output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));

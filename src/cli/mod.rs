@@ -30,7 +30,9 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use crate::config::{Diagnostic, Diagnostics, HostFacts, LoadInput, Loaded, OptionSetting, load, project_directory};
+use crate::config::{
+    Diagnostic, Diagnostics, HostFacts, LoadInput, Loaded, OptionSetting, Origin, load, project_directory,
+};
 use options::{Invocation, Stop};
 use pager::print;
 use verbs::Verb;
@@ -120,6 +122,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     for warning in loaded.warnings.iter().filter(|_| !invocation.is_helper()) {
         crate::tell!("{}", warning.clone().relative_to(&here));
     }
+    if (matches!(invocation.verb, Verb::Build | Verb::Update | Verb::Graph) || invocation.verb.builds_with_force())
+        && !is_configured(&loaded)
+    {
+        crate::tell!(
+            "error: there is no configuration in {}\n  hint: go to a directory with a mkosi.conf, name it with -C, or \
+             write a first one with `mkosi init`",
+            loaded.project.display()
+        );
+        return ExitCode::FAILURE;
+    }
     if let Some(user) = invocation.show_tools {
         // It is no image that a configure script changes.
         return finish(tools_tree::show(&invocation, &loaded, user));
@@ -152,6 +164,11 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         status if status == ExitCode::SUCCESS && bumps => finish(write_version(&loaded)),
         status => status,
     }
+}
+
+/// Whether a file or an option says anything of what is to be built.
+fn is_configured(loaded: &Loaded) -> bool {
+    loaded.images.iter().any(|image| image.values.values().any(|value| value.origin != Origin::Default))
 }
 
 fn say(warnings: &[Diagnostic]) {

@@ -28,8 +28,10 @@ pub struct Terminal<'a> {
 impl<'a> Terminal<'a> {
     /// Shows a run of `plan`; with `debug` also everything that commands print and nodes that were cached.
     pub fn new(plan: &'a Plan, debug: bool) -> Self {
-        let terminal = std::io::stderr().is_terminal();
-        let target = if terminal { ProgressDrawTarget::stderr_with_hz(10) } else { ProgressDrawTarget::hidden() };
+        let target = ProgressDrawTarget::stderr_with_hz(10);
+        // It draws nothing on a terminal that can't move its cursor (`TERM=dumb`) either.
+        let terminal = std::io::stderr().is_terminal() && !target.is_hidden();
+        let target = if terminal { target } else { ProgressDrawTarget::hidden() };
         Self {
             plan,
             bars: MultiProgress::with_draw_target(target),
@@ -110,9 +112,12 @@ impl<'a> Terminal<'a> {
                     times.push((name.clone(), *duration));
                 }
                 let time = human::duration(*duration);
-                let tail = if *same { ", same result as before" } else { "" };
-                let why = why.filter(|_| self.terminal).unwrap_or_default();
-                self.say(&format!("  {name:<28} {time:>9}  [{done}/{total}] {why}{tail}"));
+                // Elsewhere the reasons were said when it started.
+                let why = why.filter(|why| self.terminal && !why.is_empty());
+                let why: Vec<&str> =
+                    why.as_deref().into_iter().chain(same.then_some("same result as before")).collect();
+                let line = format!("  {name:<28} {time:>9}  [{done}/{total}] {}", why.join(", "));
+                self.say(line.trim_end());
             }
             Outcome::Stopped => self.say(&format!("  {name:<28}   stopped")),
             Outcome::Failed => self.say(&format!("  {name:<28}    failed")),
