@@ -75,24 +75,36 @@ impl SignTool {
         }
     }
 
-    /// The command that signs `input`.
+    /// Whether the tool gets at a key and certificate that are kept like these.
     ///
     /// # Errors
-    /// When the tool can't get at the certificate, in words.
-    pub fn command(&self, pair: &Pair, input: &str, output: &str) -> Result<Vec<String>, String> {
+    /// What it can't reach, in words.
+    pub fn reaches(&self, pair: &Pair) -> Result<(), String> {
+        let text = match self {
+            Self::Systemd(_) => return Ok(()),
+            Self::Sbsign(_) if pair.certificate_keeper != Keeper::File => {
+                "sbsign reads certificates from files alone: set SecureBootSignTool=systemd-sbsign, or \
+                 SecureBootCertificateSource=file"
+            }
+            Self::Sbsign(_) if matches!(pair.key_keeper, Keeper::Provider(_)) => {
+                "sbsign knows no providers of OpenSSL: set SecureBootSignTool=systemd-sbsign, or \
+                 SecureBootKeySource=engine:NAME"
+            }
+            Self::Sbsign(_) => return Ok(()),
+        };
+        Err(text.to_owned())
+    }
+
+    /// The command that signs `input`, with a key and certificate that the tool reaches.
+    pub fn command(&self, pair: &Pair, input: &str, output: &str) -> Vec<String> {
         let text = |text: &str| text.to_owned();
-        Ok(match self {
+        match self {
             Self::Systemd(program) => {
                 let mut argv = vec![program.clone(), text("sign"), text("--output"), text(output), text(input)];
                 argv.extend(pair.systemd());
                 argv
             }
             Self::Sbsign(program) => {
-                if pair.certificate_keeper != Keeper::File {
-                    return Err("sbsign reads certificates from files alone: set SecureBootSignTool=systemd-sbsign, \
-                                or SecureBootCertificateSource=file"
-                        .to_owned());
-                }
                 let mut argv = vec![program.clone(), text("--cert"), pair.certificate.clone()];
                 argv.extend([text("--output"), text(output)]);
                 if let Keeper::Engine(engine) = &pair.key_keeper {
@@ -101,7 +113,7 @@ impl SignTool {
                 argv.extend([text("--key"), pair.key.clone(), text(input)]);
                 argv
             }
-        })
+        }
     }
 }
 
@@ -164,12 +176,16 @@ mod tests {
         };
         let systemd = SignTool::Systemd("S".to_owned());
         let sbsign = SignTool::Sbsign("B".to_owned());
-        let line = |tool: &SignTool, pair: &Pair| tool.command(pair, "in", "out").map(|argv| argv.join(" "));
+        let line = |tool: &SignTool, pair: &Pair| tool.command(pair, "in", "out").join(" ");
         insta::assert_snapshot!(
             [line(&systemd, &files()), line(&systemd, &provider), line(&sbsign, &files()), line(&sbsign, &engine)]
-                .map(Result::unwrap)
                 .join("\n")
         );
-        assert!(line(&sbsign, &provider).unwrap_err().contains("SecureBootSignTool=systemd-sbsign"));
+        assert_eq!((systemd.reaches(&provider), sbsign.reaches(&engine)), (Ok(()), Ok(())));
+        let key = Pair { key_keeper: Keeper::Provider("p".to_owned()), ..files() };
+        for (pair, setting) in [(&provider, "SecureBootCertificateSource=file"), (&key, "SecureBootKeySource=engine")] {
+            let error = sbsign.reaches(pair).unwrap_err();
+            assert!(error.contains("SecureBootSignTool=systemd-sbsign") && error.contains(setting), "{error}");
+        }
     }
 }

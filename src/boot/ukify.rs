@@ -54,15 +54,17 @@ pub struct Build {
 pub fn least_version(
     profiles: bool,
     unsigned_profiles: bool,
-    keepers: bool,
+    keepers: &[&Keeper],
     digests: bool,
 ) -> (&'static str, &'static str) {
     if unsigned_profiles || digests {
         ("258", if digests { "SplitArtifacts=pcrs" } else { "SignExpectedPcr=no in a profile" })
     } else if profiles {
         ("257", "UnifiedKernelImageProfiles=")
-    } else if keepers {
-        ("256", "a SecureBootKeySource= that is no file")
+    } else if keepers.iter().any(|keeper| matches!(keeper, Keeper::Provider(_))) {
+        ("257", "a key or certificate of a provider")
+    } else if keepers.iter().any(|keeper| **keeper != Keeper::File) {
+        ("256", "a key of an engine")
     } else {
         ("254", "unified kernel images")
     }
@@ -139,6 +141,11 @@ impl Build {
                     argv.extend([name.to_owned(), pair.certificate.clone()]);
                     // The same keeper serves both signatures; ukify takes it once.
                     if self.secure_boot.is_none() {
+                        // ukify takes providers together with this tool alone, even where nothing is signed with it.
+                        if [&pair.key_keeper, &pair.certificate_keeper].iter().any(|k| matches!(k, Keeper::Provider(_)))
+                        {
+                            argv.extend(["--signtool".to_owned(), "systemd-sbsign".to_owned()]);
+                        }
                         argv.extend(pair.ukify_keeper());
                         if let Keeper::Provider(name) = &pair.certificate_keeper {
                             argv.extend(["--certificate-provider".to_owned(), name.clone()]);
@@ -237,10 +244,12 @@ mod tests {
             profile_section([("ID", "debug"), ("TITLE", "With debugging")]),
             "ID=debug\nTITLE=\"With debugging\"\n"
         );
-        assert_eq!(least_version(false, false, false, false).0, "254");
-        assert_eq!(least_version(true, false, false, false).0, "257");
-        assert_eq!(least_version(true, true, false, false).0, "258");
-        assert_eq!(least_version(false, false, true, false).0, "256");
-        assert_eq!(least_version(false, false, false, true).0, "258");
+        let [engine, provider] = [Keeper::Engine("p".to_owned()), Keeper::Provider("p".to_owned())];
+        assert_eq!(least_version(false, false, &[&provider], false).0, "257");
+        assert_eq!(least_version(false, false, &[], false).0, "254");
+        assert_eq!(least_version(true, false, &[], false).0, "257");
+        assert_eq!(least_version(true, true, &[], false).0, "258");
+        assert_eq!(least_version(false, false, &[&Keeper::File, &engine], false).0, "256");
+        assert_eq!(least_version(false, false, &[], true).0, "258");
     }
 }

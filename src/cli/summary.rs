@@ -8,6 +8,7 @@ use serde_json::ser::{PrettyFormatter, Serializer};
 
 use crate::config::table::{Kind, SECTIONS, SETTINGS, Scope, Setting};
 use crate::config::{Image, Loaded, Origin, Sourced, Value};
+use crate::types::without_pins;
 
 /// The JSON that mkosi's own `summary --json` prints: the same keys and shapes, sorted.
 pub fn json(loaded: &Loaded) -> String {
@@ -95,6 +96,7 @@ fn lines(setting: &Setting, value: &Value, here: &Path) -> Vec<String> {
     let lines: Vec<String> = match (setting.kind, value) {
         // A secret isn't shown.
         (Kind::Password, Value::Map(_)) => vec!["(set)".to_owned()],
+        (Kind::KeyFile, Value::Text(text)) => vec![without_pins(text)],
         (Kind::Credentials, Value::List(items)) => {
             items.iter().filter_map(|item| item.field("name")).map(|name| plain(name, here)).collect()
         }

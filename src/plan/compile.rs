@@ -20,7 +20,7 @@ use super::need::Need;
 use super::outputs::{OutputPart, Outputs};
 use super::{Declarations, Edge, Node, Plan, PlanError, Programs, RootAccess, StageDecl};
 use crate::config::{Image, Origin, Value};
-use crate::types::{Digest, Encoder, without_pins};
+use crate::types::{Digest, Encoder, key_of_uri};
 
 /// What the names of needs that enter no key begin with.
 pub(super) const UNKEYED: &str = "unkeyed";
@@ -149,12 +149,11 @@ impl Builder<'_> {
     fn settings_and_tools(&self, node: &mut Node) {
         for setting in &node.decl.settings {
             let mut encoder = Encoder::new("mkosi.setting", 1);
-            match node.image.get(setting) {
-                // The name of a key, whose PIN is nothing that a result depends on.
-                Value::Text(text) if text.starts_with("pkcs11:") => {
-                    Value::Text(without_pins(text)).encode(&mut encoder)
-                }
-                value => value.encode(&mut encoder),
+            let value = node.image.get(setting);
+            // Nothing depends on how a key is unlocked.
+            match value.as_text().and_then(key_of_uri) {
+                Some(key) => Value::Text(key).encode(&mut encoder),
+                None => value.encode(&mut encoder),
             }
             node.inputs.insert(format!("setting/{setting}"), encoder.finish());
         }

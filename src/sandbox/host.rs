@@ -34,6 +34,18 @@ impl Tools {
         (0..self.search.len()).map(|number| Path::new(SEARCH).join(number.to_string()))
     }
 
+    /// Whether a path of the sandbox is that of the tools, of the trees over them or of mkosi itself: what the host has
+    /// there is not to be mounted over it.
+    pub fn shows(&self, path: &Path) -> bool {
+        let tools = ["/usr"].iter().chain(&TOOL_DIRECTORIES).chain(&STORES).chain(&ETC).chain(&CERTIFICATES);
+        let opt = ["/opt"]
+            .into_iter()
+            .filter(|opt| !self.layers.is_empty() || self.trees.iter().any(|tree| inside(tree, opt).is_dir()));
+        let path_text = path.to_string_lossy();
+        tools.chain(&OURS).copied().chain(opt).any(|place| path.starts_with(place))
+            || self.trees.iter().any(|tree| inside(tree, &path_text).symlink_metadata().is_ok())
+    }
+
     /// A `PATH` with the directories of [`Tools::search`] in it, after our own programs and before all others.
     pub fn path(&self, path: &str) -> String {
         let search = self.search_paths().map(|path| path.display().to_string());
@@ -254,6 +266,27 @@ mod tests {
                 _ => None,
             })
             .collect()
+    }
+
+    #[test]
+    fn places_of_the_tools_are_told_from_the_others() {
+        let tree = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(tree.path().join("etc/softhsm")).unwrap();
+        std::fs::write(tree.path().join("etc/softhsm/softhsm2.conf"), "").unwrap();
+        let of_host = Tools::default();
+        let with_trees = Tools { trees: vec![tree.path().to_owned()], ..Tools::default() };
+        let of_tree = Tools { layers: vec!["/tools".into()], ..Tools::default() };
+        for (path, expected) in [
+            ("/usr/lib/softhsm/libsofthsm2.so", [true, true, true]),
+            ("/etc/ssl/openssl.cnf", [true, true, true]),
+            ("/run/mkosi/exe", [true, true, true]),
+            ("/etc/softhsm/softhsm2.conf", [false, true, false]),
+            ("/opt/vendor/module.so", [false, false, true]),
+            ("/home/me/softhsm2.conf", [false, false, false]),
+            ("/usrlocal", [false, false, false]),
+        ] {
+            assert_eq!([&of_host, &with_trees, &of_tree].map(|tools| tools.shows(Path::new(path))), expected, "{path}");
+        }
     }
 
     #[test]

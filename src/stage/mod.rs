@@ -25,6 +25,7 @@ mod seed;
 mod selinux;
 mod shell;
 pub mod sign;
+mod tokens;
 mod tools;
 
 use std::collections::BTreeMap;

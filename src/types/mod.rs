@@ -12,4 +12,4 @@ pub mod suggest;
 pub use arch::Architecture;
 pub use digest::{Digest, DigestParseError};
 pub use encode::Encoder;
-pub use pin::without_pins;
+pub use pin::{files_of_uri, key_of_uri, without_pins};

@@ -8,12 +8,12 @@ use crate::support::{Project, tool};
 
 const PIN: &str = "734562";
 
-/// Makes a token with a key and its certificate, below what all programs of the build get to see.
+/// Makes a token with a key and its certificate in a directory of the user's that no setting of mkosi names.
 const TOKEN: &str = r#"set -eu
-mkdir -p mkosi.sandbox/opt/tokens
-printf 'directories.tokendir = /opt/tokens\nobjectstore.backend = file\n' >mkosi.sandbox/opt/softhsm2.conf
-printf 'directories.tokendir = %s/mkosi.sandbox/opt/tokens\nobjectstore.backend = file\n' "$PWD" >token.conf
-export SOFTHSM2_CONF="$PWD/token.conf"
+mkdir -p token/tokens
+printf 'directories.tokendir = %s/token/tokens\nobjectstore.backend = file\n' "$PWD" >token/softhsm2.conf
+printf %s "$1" >token/pin
+export SOFTHSM2_CONF="$PWD/token/softhsm2.conf"
 softhsm2-util --init-token --free --label mkosi --pin "$1" --so-pin "$1"
 openssl req -x509 -newkey rsa:2048 -nodes -days 3650 -subj /CN=token -keyout key.pem -out src/certificate
 softhsm2-util --import key.pem --token mkosi --label boot --id 01 --pin "$1"
@@ -34,7 +34,7 @@ const DEFINITIONS: [(&str, &str); 4] = [
 fn with_token() -> Project {
     let key = format!("pkcs11:token=mkosi;object=boot?pin-value={PIN}");
     let mut settings = String::from(
-        "Environment=SOFTHSM2_CONF=/opt/softhsm2.conf\nEnvironment=PKCS11_PROVIDER_MODULE=/usr/lib/softhsm/libsofthsm2.so\n\
+        "Environment=PKCS11_PROVIDER_MODULE=/usr/lib/softhsm/libsofthsm2.so\n\
          Environment=PKCS11_MODULE_PATH=/usr/lib/softhsm/libsofthsm2.so\n[Output]\nSplitArtifacts=uki,partitions\n\
          [Validation]\nSecureBoot=yes\nSignExpectedPcr=yes\nVerity=signed\n",
     );
@@ -45,6 +45,8 @@ fn with_token() -> Project {
         );
     }
     let project = project(&directory("cache-"), &settings);
+    let directory = project.path().join("token");
+    project.configure(&format!("[Build]\nEnvironment=SOFTHSM2_CONF={}/softhsm2.conf\n", directory.display()));
     project.reconfigure("Format=directory", "Format=disk");
     for (name, text) in DEFINITIONS {
         project.write(&format!("mkosi.repart/{name}.conf"), &format!("[Partition]\n{text}\n"));
@@ -79,6 +81,7 @@ fn keys_of_a_token_sign_and_their_pin_is_kept_nowhere() {
     // The PIN is no part of the result; another key is.
     project.reconfigure(PIN, "111111");
     assert!(project.build().stages.is_empty());
+    assert!(!project.done(&["summary"]).text.contains("111111"));
     project.reconfigure("SplitArtifacts=uki,partitions", "SplitArtifacts=uki");
     project.reconfigure("object=boot?pin-value=111111", "object=none?pin-value=111111");
     let failed = project.fails(&[]);
@@ -88,8 +91,21 @@ fn keys_of_a_token_sign_and_their_pin_is_kept_nowhere() {
 }
 
 #[test]
+fn a_provider_signs_measurements_alone() {
+    let project = with_token();
+    std::fs::remove_file(project.path().join("mkosi.postoutput")).unwrap();
+    project.reconfigure("SecureBoot=yes", "SecureBoot=no");
+    project.reconfigure("Format=disk", "Format=directory");
+    project.build();
+    let sections = tool(Command::new("objdump").arg("-h").arg(project.output("image.efi")));
+    assert!(sections.contains(".pcrsig"), "{sections}");
+}
+
+#[test]
 fn an_engine_signs_as_well() {
     let project = with_token();
+    project
+        .reconfigure(&format!("pin-value={PIN}"), &format!("pin-source=file:{}/token/pin", project.path().display()));
     project.reconfigure(
         "SecureBootKeySource=provider:pkcs11",
         "SecureBootKeySource=engine:pkcs11\nSecureBootSignTool=sbsign",

@@ -5,7 +5,7 @@ use crate::boot::signing::{Keeper, Pair, SignTool};
 use crate::config::Value;
 use crate::sandbox::Mount;
 use crate::stage::apply::Step;
-use crate::stage::{Context, StageError};
+use crate::stage::{Context, StageError, tokens};
 
 /// The programs with which systemd's own tools sign and check keys.
 pub const SYSTEMD_SBSIGN: [&str; 2] = ["systemd-sbsign", "/usr/lib/systemd/systemd-sbsign"];
@@ -29,6 +29,7 @@ pub fn secure_boot(cx: &Context<'_>, mounts: &mut Vec<Mount>) -> Result<Option<S
     let pair = pair(cx, "SecureBoot", "SecureBoot=yes", mounts)?;
     let wanted = cx.view.text("SecureBootSignTool").unwrap_or("auto");
     let tool = SignTool::choose(wanted, tool(cx, &["sbsign"]), tool(cx, &SYSTEMD_SBSIGN)).map_err(StageError::Other)?;
+    tool.reaches(&pair).map_err(StageError::Other)?;
     Ok(Some(Signer { pair, tool }))
 }
 
@@ -66,7 +67,7 @@ pub fn pcr_certificate(cx: &Context<'_>, mounts: &mut Vec<Mount>) -> Result<Stri
     half(cx, "SignExpectedPcrCertificate", "SplitArtifacts=pcrs", mounts)
 }
 
-/// Steps that check whether a key and certificate belong together, where there is a program for that.
+/// Steps that check whether a key and certificate can be read, where there is a program for that.
 pub fn validate(cx: &Context<'_>, pair: &Pair) -> Vec<Step> {
     let Some(keyutil) = tool(cx, &KEYUTIL) else { return Vec::new() };
     let mut argv = vec![keyutil, "validate".to_owned()];
@@ -85,16 +86,6 @@ pub fn same_keepers(cx: &Context<'_>) -> Result<(), StageError> {
         }
     }
     Ok(())
-}
-
-/// Where daemons are reached that hand over smart cards (pcscd(8)) and tokens (p11-kit(8)).
-pub fn tokens() -> impl Iterator<Item = Mount> {
-    ["/run/pcscd", "/run/p11-kit"].into_iter().map(|path| Mount::Bind {
-        source: path.into(),
-        target: path.into(),
-        read_only: false,
-        optional: true,
-    })
 }
 
 fn pair(cx: &Context<'_>, name: &str, wanted: &str, mounts: &mut Vec<Mount>) -> Result<Pair, StageError> {
@@ -124,7 +115,7 @@ fn pair(cx: &Context<'_>, name: &str, wanted: &str, mounts: &mut Vec<Mount>) -> 
         }
     }
     if pair.key_keeper != Keeper::File || pair.certificate_keeper != Keeper::File {
-        mounts.extend(tokens());
+        mounts.extend(tokens::mounts(cx, &[&pair.key, &pair.certificate]));
     }
     Ok(pair)
 }

@@ -162,9 +162,10 @@ impl Loaders<'_> {
                 ))
             })
         };
-        if signer.pair.certificate_keeper != Keeper::File {
+        if signer.pair.certificate_keeper != Keeper::File || matches!(signer.pair.key_keeper, Keeper::Provider(_)) {
             return Err(StageError::Other(
-                "SecureBootAutoEnroll=yes needs bootctl 257 with a certificate that is no file; set ToolsTree=default"
+                "SecureBootAutoEnroll=yes needs bootctl 257 with a key or certificate of a provider; set \
+                 ToolsTree=default"
                     .to_owned(),
             ));
         }
@@ -196,7 +197,7 @@ impl Loaders<'_> {
 
     /// Signs a program of the tree.
     fn sign(&mut self, cx: &Context<'_>, signer: &Signer, from: &str, to: &str) -> Result<(), StageError> {
-        let argv = signer.tool.command(&signer.pair, &inside(from), &inside(to)).map_err(StageError::Other)?;
+        let argv = signer.tool.command(&signer.pair, &inside(from), &inside(to));
         self.steps.push(program(argv, &environment(cx)));
         Ok(())
     }

@@ -14,7 +14,6 @@ mod uki;
 pub use artifacts::run as artifacts;
 pub use formats::{addon, esp as esp_kernel, uki as unified};
 pub use kernel::run as kernel;
-pub use keys::tokens;
 pub use loaders::run as bootloader;
 pub use parts::run as parts;
 

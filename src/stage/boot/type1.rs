@@ -42,7 +42,7 @@ pub fn install(
         match &signer {
             Some(signer) if is_efi => {
                 let argv = signer.tool.command(&signer.pair, &inside(&image), &inside(&linux));
-                steps.push(program(argv.map_err(StageError::Other)?, &environment(cx)));
+                steps.push(program(argv, &environment(cx)));
                 steps.push(Step::Mode { path: linux.clone(), mode: FILE });
             }
             _ => steps.push(put(&inside(&image), &linux, plan.epoch)),

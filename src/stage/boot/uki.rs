@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::keys::{self, Signer};
 use super::{environment, file_mount, inside, mount_files, program, text_mount, tool};
 use crate::boot::look::{Look, OS_RELEASE};
-use crate::boot::signing::Keeper;
+use crate::boot::signing::{Keeper, Pair};
 use crate::boot::ukify::{Build, Pcrs, least_version, profile_section};
 use crate::boot::{Error, names, pe};
 use crate::config::{Value, version_satisfies};
@@ -149,10 +149,15 @@ impl Recipe {
             steps,
             ukify,
         };
-        let engine = recipe.signer.as_ref().is_some_and(|signer| signer.pair.key_keeper != Keeper::File);
+        let mut pairs: Vec<&Pair> = recipe.signer.iter().map(|signer| &signer.pair).collect();
+        if let Pcrs::Signed(pair) = &recipe.pcrs {
+            pairs.push(pair);
+        }
+        let keepers: Vec<&Keeper> =
+            pairs.iter().flat_map(|pair| [&pair.key_keeper, &pair.certificate_keeper]).collect();
         let profiles = cx.view.get("UnifiedKernelImageProfiles").items();
         let unsigned = profiles.iter().any(|profile| !is_signed(profile));
-        let (version, what) = least_version(!profiles.is_empty(), unsigned, engine, digests);
+        let (version, what) = least_version(!profiles.is_empty(), unsigned, &keepers, digests);
         recipe.ukify.needs(version, what)?;
         if digests {
             keys::needs_measure(cx, "SplitArtifacts=pcrs")?;

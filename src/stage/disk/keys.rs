@@ -1,6 +1,6 @@
 //! The key and certificate that sign the root hash of verity.
 
-use super::super::{Context, StageError};
+use super::super::{Context, StageError, tokens};
 use crate::config::Value;
 use crate::output::repart;
 use crate::sandbox::Spec;
@@ -56,7 +56,8 @@ pub fn add(cx: &Context<'_>, spec: &mut Spec) -> Result<(), StageError> {
         }
     }
     if elsewhere(cx) {
-        spec.mounts.extend(super::super::boot::tokens());
+        let names = OPTIONS.map(|(setting, ..)| cx.view.text(setting).unwrap_or_default());
+        spec.mounts.extend(tokens::mounts(cx, &names));
     }
     Ok(())
 }
