@@ -4,7 +4,7 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::stores::directory;
-use crate::support::{Project, tool};
+use crate::support::{Project, tool, tools};
 
 const CONFIGURATION: &str = "\
 [Distribution]
@@ -104,6 +104,17 @@ fn a_key_of_the_users_keyring_signs_what_changed() {
     // Nothing of the secret keys is in the store.
     let secrets = "! grep -rqaF -e \"$(cat private-keys-v1.d/*.key | grep -ao '(d #[0-9A-F]*' | head -c 40)\" \"$0\"";
     tool(Command::new("bash").args(["-euc", secrets]).arg(&project.cache).current_dir(home.path()));
+}
+
+#[test]
+fn the_default_tools_tree_has_what_signs() {
+    let project = Project::empty(tools::cache());
+    let home = home(&["me@example.org"]);
+    let home_variable = format!("Environment=GNUPGHOME={}\n", home.path().display());
+    project.write("mkosi.conf", &format!("{CONFIGURATION}{}{home_variable}", tools::CONFIGURATION));
+    project.write("tree/etc/word", "one\n");
+    project.build();
+    assert!(verified(&project, home.path()).contains("me@example.org"));
 }
 
 #[test]
