@@ -9,7 +9,8 @@ use crate::config::Loaded;
 use crate::store::Store;
 use crate::types::human;
 
-/// Removes the outputs of the images and the records of their publication; with `-f` their layers too, with `-ff` the package pool as well.
+/// Removes the outputs of the images and the records of their publication; with `-f` their layers too, with `-ff` the
+/// package pool as well.
 ///
 /// # Errors
 /// When something can't be removed.
