@@ -347,7 +347,7 @@ impl Job<'_> {
             let short = name.strip_prefix("file/").unwrap_or(name).to_owned();
             match source {
                 plan::Source::Host { path, hidden } => {
-                    sources.insert(short, Source::Host { path: path.clone(), hidden: hidden.clone() });
+                    sources.insert(short, Source::Host { path: path.clone(), hidden: hidden.paths() });
                 }
                 plan::Source::Image { output, part } => {
                     if let Some(artifact) = self.needs.get(name) {

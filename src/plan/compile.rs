@@ -18,7 +18,7 @@ use super::inputs::{
 };
 use super::need::Need;
 use super::outputs::{OutputPart, Outputs};
-use super::{Declarations, Edge, Node, Plan, PlanError, Programs, RootAccess, StageDecl};
+use super::{Declarations, Edge, Hidden, Node, Plan, PlanError, Programs, RootAccess, StageDecl};
 use crate::config::{Image, Origin, Value};
 use crate::types::{Digest, Encoder, key_of_uri};
 
@@ -45,7 +45,7 @@ pub enum Source {
         /// Where it is.
         path: PathBuf,
         /// What is not seen of it.
-        hidden: Vec<PathBuf>,
+        hidden: Hidden,
     },
     /// An output of another image in this graph; the artifact comes with the node's needs under the same name.
     Image {
@@ -340,10 +340,7 @@ impl Builder<'_> {
         for name in &node.traced {
             encoder.str(name);
             if let Some(Source::Host { path, hidden }) = node.sources.get(name) {
-                encoder.bytes(path.as_os_str().as_bytes()).list(hidden.len());
-                for path in hidden {
-                    encoder.bytes(path.as_os_str().as_bytes());
-                }
+                encoder.bytes(path.as_os_str().as_bytes()).digest(&hidden.digest());
             }
         }
         encoder.list(edges.len());

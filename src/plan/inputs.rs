@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::compile::UNKEYED;
 use super::outputs::Outputs;
-use super::{Declarations, PlanError, Programs, StageDecl, hidden_paths};
+use super::{Declarations, Hidden, PlanError, Programs, StageDecl, hidden_paths};
 use crate::config::{DEFAULT_INITRD, Image, Value};
 use crate::types::{Digest, Encoder};
 
@@ -199,7 +199,7 @@ pub(super) struct FileInput {
     /// The path.
     pub path: PathBuf,
     /// What is no part of it.
-    pub hidden: Vec<PathBuf>,
+    pub hidden: Hidden,
     /// The image whose output it is, where the setting says so by a word and not by a path.
     pub image: Option<&'static str>,
     /// Whether the owners of files count: a base is a whole tree, and what else lies in a project belongs to whoever
@@ -214,6 +214,7 @@ pub(super) struct FileInput {
 /// The file inputs of a stage for an image.
 pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
     let mut inputs = Vec::new();
+    let none = Hidden::new(Vec::new());
     let traces = decl.traces(image);
     for setting in &decl.files {
         let value = image.get(setting);
@@ -227,7 +228,7 @@ pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
                     name: format!("file/{setting}/{index:02}"),
                     setting: setting.clone(),
                     path: PathBuf::from("default"),
-                    hidden: Vec::new(),
+                    hidden: none.clone(),
                     image: Some(DEFAULT_INITRD),
                     owners: false,
                     traced: false,
@@ -242,7 +243,7 @@ pub(super) fn file_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
                 };
                 let hidden = match setting.as_str() {
                     "BuildSources" => hidden_paths(image, path, decl.sandbox.sources),
-                    _ => Vec::new(),
+                    _ => none.clone(),
                 };
                 inputs.push(FileInput {
                     name: format!("file/{setting}/{index:02}{}", base.unwrap_or_default()),
@@ -269,11 +270,12 @@ fn tool_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
         Programs::Unkeyed => false,
         Programs::Keyed => true,
     };
+    let none = Hidden::new(Vec::new());
     let input = |name: &str, setting: &str, path: &Path, owners| FileInput {
         name: if keyed { name.to_owned() } else { format!("{UNKEYED}/{name}") },
         setting: setting.to_owned(),
         path: path.to_path_buf(),
-        hidden: Vec::new(),
+        hidden: none.clone(),
         image: None,
         owners,
         traced: false,
@@ -291,7 +293,7 @@ fn tool_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
 /// Digests of everything on the host that some node of the graph hashes, each path once.
 pub(super) struct Hashed {
     /// By path and what is hidden of it.
-    pub paths: HashMap<(PathBuf, Vec<PathBuf>, bool), Digest>,
+    pub paths: HashMap<(PathBuf, Hidden, bool), Digest>,
     /// By the program's name.
     pub tools: HashMap<String, Digest>,
     /// By path.

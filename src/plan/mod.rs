@@ -31,5 +31,5 @@ pub use need::{Need, Parsed};
 pub use outputs::OutputPart;
 pub use preview::{Lookup, Preview, State, preview};
 pub use render::{Format, render};
-pub use sources::hidden_paths;
+pub use sources::{Hidden, hidden_paths};
 pub use unclaimed::{WITHOUT_STAGE, check, unclaimed, unsupported};

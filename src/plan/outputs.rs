@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::StageDecl;
 use super::inputs::{Digests, FileInput, file_inputs};
+use super::{Hidden, StageDecl};
 use crate::config::{DEFAULT_INITRD, Image};
 use crate::output::{Compression, OutputNames};
 use crate::types::Digest;
@@ -95,6 +95,8 @@ pub(super) struct Outputs {
     published: BTreeMap<PathBuf, BTreeSet<String>>,
     /// By name: the images that settings name by a word.
     named: HashMap<&'static str, usize>,
+    /// By source and what is hidden of it anyhow: that with the outputs.
+    hidden: Mutex<HashMap<(PathBuf, Hidden), Hidden>>,
 }
 
 impl Outputs {
@@ -106,6 +108,7 @@ impl Outputs {
             places: BTreeMap::new(),
             published: BTreeMap::new(),
             named: HashMap::new(),
+            hidden: Mutex::default(),
         };
         for (index, image) in images.iter().enumerate() {
             if image.name == DEFAULT_INITRD {
@@ -147,19 +150,24 @@ impl Outputs {
     pub fn file_inputs(&self, image: &Image, decl: &StageDecl) -> Vec<FileInput> {
         let mut inputs = file_inputs(image, decl);
         for input in inputs.iter_mut().filter(|input| input.setting == "BuildSources") {
-            let mut published = Vec::new();
-            for (directory, bases) in &self.places {
-                if directory.starts_with(&input.path) && !input.hidden.iter().any(|path| directory.starts_with(path)) {
-                    let names = bases.iter().flat_map(|(base, extension)| OutputNames::possible(base, extension));
-                    let names = names.chain(self.published.get(directory).into_iter().flatten().cloned());
-                    published.extend(names.map(|name| directory.join(name)).filter(|path| *path != input.path));
-                }
-            }
-            input.hidden.extend(published);
-            input.hidden.sort();
-            input.hidden.dedup();
+            let place = (input.path.clone(), input.hidden.clone());
+            let mut known = self.hidden.lock().unwrap_or_else(PoisonError::into_inner);
+            input.hidden = known.entry(place).or_insert_with_key(|(path, own)| self.hidden_of(path, own)).clone();
         }
         inputs
+    }
+
+    /// What is hidden of a source besides `own`: what images publish there.
+    fn hidden_of(&self, source: &Path, own: &Hidden) -> Hidden {
+        let mut hidden = own.to_vec();
+        for (directory, bases) in &self.places {
+            if directory.starts_with(source) && !own.iter().any(|path| directory.starts_with(path)) {
+                let names = bases.iter().flat_map(|(base, extension)| OutputNames::possible(base, extension));
+                let names = names.chain(self.published.get(directory).into_iter().flatten().cloned());
+                hidden.extend(names.map(|name| directory.join(name)).filter(|path| path != source));
+            }
+        }
+        Hidden::new(hidden)
     }
 
     /// What an input names of the output of `image`, whose output it is.

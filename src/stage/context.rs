@@ -6,6 +6,7 @@ use std::ffi::OsStr;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::apply::APPLY;
@@ -58,7 +59,7 @@ pub enum Source {
         /// Where it is.
         path: PathBuf,
         /// What is not seen of it.
-        hidden: Vec<PathBuf>,
+        hidden: Arc<[PathBuf]>,
     },
     /// An output of another image.
     Image(Artifact),

@@ -169,7 +169,7 @@ fn copied(cx: &Context<'_>, target: PathBuf, index: usize, source: &Source) -> R
     let copy = cx.work.join(format!("src-{index}"));
     let tree = match source {
         Source::Host { path, hidden } => {
-            let options = TreeOptions { exclude: hidden.clone(), ..TreeOptions::default() };
+            let options = TreeOptions { exclude: hidden.to_vec(), ..TreeOptions::default() };
             let entries = Hasher::new(cx.store).tree_index(path, &options)?.entries.into_iter();
             let place = |entry: &Entry| match entry.path.as_slice() {
                 [] => path.clone(),
