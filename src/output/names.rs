@@ -2,6 +2,36 @@
 
 use super::Compression;
 
+/// What a published file is to the image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// An image, or a file that is none of this image alone.
+    Whole,
+    /// It tells of the image, or holds a part of it: beside another image it would be wrong.
+    Telling,
+}
+
+/// What may follow a base name and a dot, whatever the format.
+const FILES: [(&str, Kind); 17] = [
+    ("SHA256SUMS", Kind::Telling),
+    ("SHA256SUMS.gpg", Kind::Telling),
+    ("changelog", Kind::Telling),
+    ("cpio", Kind::Whole),
+    ("efi", Kind::Whole),
+    ("initrd", Kind::Telling),
+    ("kernel-modules-initrd", Kind::Telling),
+    ("manifest", Kind::Telling),
+    ("nspawn", Kind::Whole),
+    ("osrelease", Kind::Telling),
+    ("pcrs", Kind::Telling),
+    ("raw", Kind::Whole),
+    ("repart.d", Kind::Telling),
+    ("roothash", Kind::Telling),
+    ("tar", Kind::Whole),
+    ("usrhash", Kind::Telling),
+    ("vmlinuz", Kind::Telling),
+];
+
 /// The names that follow from an output's base name (`Output=`), format and compression.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputNames {
@@ -72,55 +102,22 @@ impl OutputNames {
     /// Every name that publishing may give to an output with this base name and `OutputExtension=`, whatever the format.
     /// Only partitions that are split off and files of scripts have others; the record of the publication has these.
     pub fn possible(base: &str, extension: &str) -> impl Iterator<Item = String> {
-        const BESIDE: [&str; 17] = [
-            "SHA256SUMS",
-            "SHA256SUMS.gpg",
-            "changelog",
-            "efi",
-            "initrd",
-            "kernel-modules-initrd",
-            "manifest",
-            "nspawn",
-            "osrelease",
-            "pcrs",
-            "repart.d",
-            "roothash",
-            "usrhash",
-            "vmlinuz",
-            "cpio",
-            "raw",
-            "tar",
-        ];
         let own = Some(extension).filter(|extension| !extension.is_empty());
         let compressed = ["cpio", "raw", "tar"].into_iter().chain(own).flat_map(|whole| {
             let all = [Compression::Gzip, Compression::Xz, Compression::Zstd];
             all.into_iter().filter_map(Compression::extension).map(move |extension| format!("{whole}.{extension}"))
         });
-        let beside = BESIDE.into_iter().chain(own).map(str::to_owned).chain(compressed);
+        let beside = FILES.into_iter().map(|(name, _)| name).chain(own).map(str::to_owned).chain(compressed);
         std::iter::once(base.to_owned()).chain(beside.map(move |extension| format!("{base}.{extension}")))
     }
 
     /// Whether a published name is that of a file that tells of the image with this base name, or holds a part of it: beside
     /// another image it would be wrong. The images of other formats are none of these.
     pub fn tells_of(base: &str, name: &str) -> bool {
-        const TELLING: [&str; 12] = [
-            "SHA256SUMS",
-            "SHA256SUMS.gpg",
-            "changelog",
-            "initrd",
-            "kernel-modules-initrd",
-            "manifest",
-            "osrelease",
-            "pcrs",
-            "repart.d",
-            "roothash",
-            "usrhash",
-            "vmlinuz",
-        ];
         let Some(extension) = name.strip_prefix(base).and_then(|rest| rest.strip_prefix('.')) else { return false };
         let first = extension.split('/').next().unwrap_or_default();
         // A partition has a name of its own before the extension.
-        TELLING.contains(&first) || first.contains(".raw")
+        FILES.contains(&(first, Kind::Telling)) || first.contains(".raw")
     }
 
     /// A file beside the image: `efi`, `vmlinuz`, `initrd`, `pcrs`, `roothash`, `osrelease`,
