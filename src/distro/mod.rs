@@ -5,6 +5,7 @@
 //! graphs, stages or configuration beyond the plain parameters that it is handed.
 
 mod apt;
+mod archives;
 mod clean;
 mod configuration;
 mod database;

@@ -5,6 +5,7 @@
 mod ahead;
 mod digests;
 mod error;
+mod given;
 mod log;
 mod look;
 mod lookup;

@@ -6,14 +6,15 @@ use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::given;
 use super::log::Log;
 use super::reads::{self, Inputs, Settled};
 use super::{Event, ExecError, Observer, Options, Outcome, Shared};
 use crate::config::View;
-use crate::plan::{self, Node, NodeId, OutputPart, Reason, RootAccess, Sources};
+use crate::plan::{self, Node, NodeId, Reason};
 use crate::reads::Recording;
 use crate::sandbox::Cancel;
-use crate::stage::{self, Context, Outputs, Profile, Root, Source, StageError, Tools};
+use crate::stage::{self, Context, Outputs, StageError, Tools};
 use crate::store::{Artifact, Hasher, Layer, MergedTree, Record, Slot, Store, WorkDir};
 use crate::types::Digest;
 
@@ -307,12 +308,12 @@ impl Job<'_> {
         Ok(Context {
             stage: &self.node.stage,
             view,
-            needs: self.stage_needs(),
-            sources: self.sources()?,
+            needs: given::needs(&self.needs),
+            sources: given::sources(self.node, &self.needs)?,
             recording,
             layers,
             part: None,
-            profile: profile(self.node),
+            profile: given::profile(self.node),
             tools,
             store: self.store,
             work,
@@ -332,52 +333,6 @@ impl Job<'_> {
         let base = Slot { node: "base".to_owned(), ..self.node.slot() };
         self.store.last(&base).ok().flatten().is_some()
     }
-
-    fn stage_needs(&self) -> BTreeMap<String, Artifact> {
-        let stripped = |(name, artifact): (&String, &Artifact)| {
-            let rest = name.strip_prefix("need/").or(name.strip_prefix("unkeyed/"))?;
-            Some((rest.to_owned(), artifact.clone()))
-        };
-        self.needs.iter().filter_map(stripped).collect()
-    }
-
-    fn sources(&self) -> Result<BTreeMap<String, Source>, StageError> {
-        let mut sources = BTreeMap::new();
-        for (name, source) in &self.node.sources {
-            let short = name.strip_prefix("file/").unwrap_or(name).to_owned();
-            match source {
-                plan::Source::Host { path, hidden } => {
-                    sources.insert(short, Source::Host { path: path.clone(), hidden: hidden.paths() });
-                }
-                plan::Source::Image { output, part } => {
-                    if let Some(artifact) = self.needs.get(name) {
-                        sources.insert(short, Source::Image(select(output, part, artifact)?));
-                    }
-                }
-            }
-        }
-        Ok(sources)
-    }
-}
-
-/// What a stage gets of an image's output that its setting names a part of: files have the names that they are published
-/// with, for an archive is told by its name.
-fn select(output: &str, part: &OutputPart, artifact: &Artifact) -> Result<Artifact, StageError> {
-    let Artifact::Files { files } = artifact else { return Ok(artifact.clone()) };
-    let published = |files: BTreeMap<String, Digest>| -> BTreeMap<String, Digest> {
-        files.into_iter().map(|(name, digest)| (format!("{output}{name}"), digest)).collect()
-    };
-    let selected = part.select(files);
-    if selected.is_empty() && !files.is_empty() {
-        let made: Vec<String> = published(files.clone()).into_keys().collect();
-        return Err(StageError::Other(format!(
-            "a setting names {}, an output of another image, which makes only {}: correct the name, or set SplitArtifacts= \
-             in that image",
-            part.of(output),
-            made.join(", ")
-        )));
-    }
-    Ok(Artifact::Files { files: published(selected) })
 }
 
 /// Whether what a failed stage left tells anything. On a full disk it would only take the room.
@@ -393,24 +348,4 @@ fn worth_a_look(error: &StageError, tail: &VecDeque<String>) -> bool {
 fn made(keys: &Made) -> MutexGuard<'_, HashSet<Digest>> {
     // A set is whole at any moment, whatever happened to the thread that had it.
     keys.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn profile(node: &Node) -> Profile {
-    let declared = &node.decl.sandbox;
-    Profile {
-        root: match declared.root {
-            RootAccess::None => Root::None,
-            RootAccess::ReadOnly => Root::ReadOnly,
-            RootAccess::ReadWrite => Root::ReadWrite,
-            RootAccess::Scratch => Root::Scratch,
-        },
-        sources: declared.sources != Sources::No,
-        network: match &declared.network {
-            plan::Network::No => false,
-            plan::Network::Yes => true,
-            plan::Network::Setting(setting) => node.image.bool(setting),
-        },
-        labels: declared.labels,
-        loop_devices: node.decl.uses_loop_devices(&node.image),
-    }
 }

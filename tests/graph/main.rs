@@ -7,6 +7,7 @@ mod claim;
 mod errors;
 mod flip;
 mod golden;
+mod hidden;
 mod preview;
 mod property;
 mod support;
