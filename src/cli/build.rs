@@ -8,7 +8,7 @@ use super::session::{self, Session};
 use crate::config::Loaded;
 use crate::exec::{ExecError, Options, Shared, execute, run_ahead};
 use crate::plan::{Format, Plan, render};
-use crate::sandbox::Cancel;
+use crate::sandbox::{Cancel, on_interrupt};
 use crate::store::{Backend, Store};
 use crate::types::human;
 
@@ -32,8 +32,7 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
     }
     let cancel = Cancel::default();
     let on_signal = cancel.clone();
-    // Without a handler Ctrl-C ends the program at once, which the store survives.
-    let _ = ctrlc::set_handler(move || on_signal.cancel());
+    on_interrupt(move || on_signal.cancel());
     if invocation.force >= 3 {
         session.store.empty_pool()?;
     }

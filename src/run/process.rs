@@ -5,7 +5,6 @@
 use std::io::Read as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -18,7 +17,7 @@ use super::terminal::Restore;
 /// The status of this program when another one failed in an unusual way.
 const FAILED: u8 = 1;
 /// The status of this program when Ctrl-C ended a machine that then ended well.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 fn name(command: &Command) -> String {
     super::tools::program_of(command)
@@ -134,15 +133,12 @@ static SIGNALS: AtomicU32 = AtomicU32::new(0);
 
 /// From here on Ctrl-C and SIGTERM end the machine, and this program goes on to tidy up. A second one kills it.
 pub fn pass_signals_on() {
-    static ONCE: OnceLock<()> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        let _ = ctrlc::set_handler(|| {
-            let signal = if SIGNALS.fetch_add(1, Ordering::SeqCst) == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
-            let pid = MACHINE.load(Ordering::SeqCst);
-            if pid > 0 {
-                let _ = kill(Pid::from_raw(pid), signal);
-            }
-        });
+    crate::sandbox::on_interrupt(|| {
+        let signal = if SIGNALS.fetch_add(1, Ordering::SeqCst) == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
+        let pid = MACHINE.load(Ordering::SeqCst);
+        if pid > 0 {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
     });
 }
 
