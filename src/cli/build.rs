@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::options::Invocation;
 use super::progress::Terminal;
 use super::session::{self, Session};
-use crate::config::Loaded;
+use crate::config::{Loaded, build_subdirectory};
 use crate::exec::{ExecError, Options, Shared, execute, run_ahead};
 use crate::plan::{Format, Plan, render};
 use crate::sandbox::{Cancel, on_interrupt};
@@ -38,8 +38,8 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
     }
     if invocation.wipe_build_dir {
         for image in session.plan.goals.iter().filter_map(|name| loaded.image(name)) {
-            if let Some(directory) = crate::stage::script::own_build_directory(image) {
-                session::remove(&directory)?;
+            if let Some(directory) = build_subdirectory(image) {
+                session::empty(&directory)?;
             }
         }
     }
