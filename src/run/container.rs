@@ -10,7 +10,7 @@ use super::credentials;
 use super::error::{Result, RunError};
 use super::journal;
 use super::nspawn::{self, Parts};
-use super::process::{self, Helper, Unwatched, finished};
+use super::process::{self, Helper, Unwatched};
 use super::settings::Settings;
 use super::snapshot::{self, Snapshot};
 use super::tools::Tools;
@@ -29,7 +29,7 @@ pub fn run(settings: &Settings, tools: &Tools, boot: bool, extra: &[String]) -> 
     check(settings, what)?;
     let image = settings.built()?;
     let program = tools.need(&["systemd-nspawn"], what, HINT)?;
-    let version = version(&program, tools)?;
+    let version = process::systemd_version(&program, tools)?;
     allowed(settings, &image, version)?;
     let place = tempfile::Builder::new().prefix("mkosi-container-").tempdir();
     let place = place.map_err(RunError::io("make a directory in", std::env::temp_dir()))?;
@@ -128,14 +128,6 @@ fn permitted(image: &Path, owner: Option<u32>, root: bool, helpers: bool, versio
         format!("only root can run this image in a container here: systemd-nspawn has version {version}"),
         format!("run as root; for users that takes version {needed}, systemd-nsresourced and systemd-mountfsd"),
     ))
-}
-
-fn version(program: &Path, tools: &Tools) -> Result<u32> {
-    let output = finished(tools.command(program).arg("--version"), "tell its version")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let word = text.split_whitespace().nth(1).unwrap_or_default();
-    let digits: String = word.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().map_err(|_| RunError::Other(format!("{} --version printed no version: {text}", program.display())))
 }
 
 fn user() -> Option<String> {

@@ -4,6 +4,7 @@
 
 use std::io::Read as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use nix::unistd::Pid;
 
 use super::error::{Result, RunError};
 use super::terminal::Restore;
+use super::tools::Tools;
 
 /// The status of this program when another one failed in an unusual way.
 const FAILED: u8 = 1;
@@ -58,6 +60,18 @@ pub fn finished(command: &mut Command, purpose: &str) -> Result<Output> {
         purpose: purpose.to_owned(),
         text: text.trim_end().lines().map(|line| format!("\n  | {line}")).collect(),
     })
+}
+
+/// The version of a program of systemd.
+///
+/// # Errors
+/// When it can't be started, or tells none.
+pub fn systemd_version(program: &Path, tools: &Tools) -> Result<u32> {
+    let output = finished(tools.command(program).arg("--version"), "tell its version")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let word = text.split_whitespace().nth(1).unwrap_or_default();
+    let digits: String = word.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().map_err(|_| RunError::Other(format!("{} --version printed no version: {text}", program.display())))
 }
 
 /// Becomes the program.
