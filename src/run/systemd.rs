@@ -8,28 +8,44 @@ use super::process::{self, Unwatched, become_program, finished};
 use super::settings::Settings;
 use super::tools::Tools;
 
-/// Becomes a tool that looks into the image.
+/// Becomes a tool that looks into the image, or into the journal that a machine sent to the host where nothing stays in
+/// the image.
 ///
 /// # Errors
-/// When the image isn't one that it can look into, or the tool can't be started; otherwise it does not return.
+/// When there is nothing that it can look into, or the tool can't be started; otherwise it does not return.
 pub fn inspect(settings: &Settings, tools: &Tools, tool: &str, extra: &[String]) -> Result<u8> {
-    if !matches!(settings.format.as_str(), "disk" | "directory") {
-        return Err(RunError::unfit(
+    let (option, place) = journal(settings, tool)?;
+    let purpose = "look for what the system wrote";
+    let program = tools.need(&[tool], purpose, "install systemd (coredumpctl: package systemd-coredump)")?;
+    Err(become_program(tools.command(&program).arg(option).arg(&place).args(extra)))
+}
+
+/// Where the journal is, and the option that says so.
+fn journal(settings: &Settings, tool: &str) -> Result<(&'static str, PathBuf)> {
+    let fits = matches!(settings.format.as_str(), "disk" | "directory");
+    if fits && !settings.ephemeral {
+        let image = settings.built()?;
+        return Ok((if image.is_dir() { "--root" } else { "--image" }, image));
+    }
+    if let Some(target) = &settings.forward_journal {
+        return match target.metadata() {
+            Ok(meta) => Ok((if meta.is_dir() { "--directory" } else { "--file" }, target.clone())),
+            Err(error) => Err(RunError::unfit(
+                format!("{tool} can't read the journal of ForwardJournal= at {}: {error}", target.display()),
+                "boot the image first",
+            )),
+        };
+    }
+    Err(match fits {
+        false => RunError::unfit(
             format!("{tool} can't look into an image of Format={}", settings.format),
-            "it looks into directory and disk images",
-        ));
-    }
-    if settings.ephemeral {
-        return Err(RunError::unfit(
+            "it looks into directory and disk images, and into the journal of ForwardJournal=",
+        ),
+        true => RunError::unfit(
             format!("{tool} finds nothing: with Ephemeral= what a machine wrote is removed with its copy of the image"),
-            "boot it with --ephemeral=no, and look again",
-        ));
-    }
-    let image = settings.built()?;
-    let program =
-        tools.need(&[tool], "look into the image", "install systemd (coredumpctl: package systemd-coredump)")?;
-    let option = if image.is_dir() { "--root" } else { "--image" };
-    Err(become_program(tools.command(&program).arg(option).arg(&image).args(extra)))
+            "boot it with --ephemeral=no or --forward-journal=PATH, and look again",
+        ),
+    })
 }
 
 /// The command line of systemd-sysupdate, without the program.

@@ -61,6 +61,13 @@ fn a_shell_in_a_directory() {
         assert_eq!(String::from_utf8_lossy(&output.stdout), told, "{text}");
         assert_eq!(project.read("shared/written"), "of the container\n");
     };
+    // A user of the host is bound to a container with ids of its own, in which the image's files are root's all the same.
+    assert!(project.fails(&["--bind-user=yes", "shell", "--", "true"]).text.contains("can't bind root"));
+    let owners =
+        "busybox stat -c %u:%g / /root/src/file /elsewhere/file; [ -e /run/host/userdb/games.user ] && echo bound";
+    let mut command = project.command(&["--bind-user=yes", "shell", "--", "sh", "-c", owners]);
+    let output = command.env("SUDO_USER", "games").output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0:0\n0:0\n0:0\nbound\n", "{output:?}");
     let changed = project.output("image/changed");
     run(&["--ephemeral=yes"]);
     assert!(!changed.exists(), "the copy was changed");
@@ -121,6 +128,10 @@ fn a_disk_is_written_to_a_drive() {
     tool(Command::new("umount").arg(&place));
     assert!(text.contains("in use"), "{text}");
     assert!(tool(Command::new("fsck.ext4").arg("-n").arg(&device.0)).contains("clean"), "something was written");
+    // Old versions grow nothing and are content.
+    script(&project, "systemd-repart", "");
+    let grow = ["--extra-search-path=programs", "--runtime-size=64M", "shell"];
+    assert!(project.fails(&grow).text.contains("RuntimeSize="));
     for (words, text) in [
         (&["burn"][..], "needs one drive"),
         (&["burn", "a", "b"], "needs one drive"),
