@@ -72,6 +72,10 @@ pub fn command_line(
         (Feature::Disabled, true) => add(&["--register=no"]),
         _ => add(&["--register=yes"]),
     }
+    // Without systemd on the host there is no unit.
+    for property in settings.unit_properties.iter().filter(|_| parts.systemd) {
+        add(&[&format!("--property={property}")]);
+    }
     for (name, path) in &parts.credentials {
         add(&[&format!("--load-credential={name}:{}", path.display())]);
     }

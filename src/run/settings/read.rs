@@ -98,6 +98,7 @@ impl Settings {
                 _ => Network::User,
             },
             bind_user: image.bool("BindUser"),
+            unit_properties: owned("UnitProperties"),
             ssh_needed: matches!(text("Ssh"), "always" | "runtime"),
             ssh_key: path("SshKey"),
             ssh_certificate: path("SshCertificate"),
