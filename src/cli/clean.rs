@@ -25,7 +25,7 @@ pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
     for image in loaded.images.iter().filter(|image| named(&image.name)) {
         let Some(output) = image.text("Output") else { continue };
         let directory = image.path("OutputDirectory").unwrap_or(&image.project);
-        let _lock = lock(&directory.join(output))?;
+        check_unused(&directory.join(output))?;
         crate::stage::publish::clean(&store, directory, output)?;
         // What is left and has an output's name is another program's, or of another store.
         let extension = image.text("OutputExtension").unwrap_or_default();
@@ -67,16 +67,13 @@ fn is_of_project(name: &str) -> bool {
     name.starts_with("mkosi.")
 }
 
-/// Locks an image, as the machines do that run on it. One that isn't there needs no lock.
-fn lock(image: &Path) -> anyhow::Result<Option<File>> {
-    let Ok(file) = File::open(image) else { return Ok(None) };
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(rustix::io::Errno::AGAIN) => {
-            bail!("{} is in use by a machine that runs: end it first, and clean then", image.display())
-        }
-        // What can't be locked at all was not locked by a machine either.
-        _ => Ok(Some(file)),
+/// Whether no machine runs on an image: they lock it.
+fn check_unused(image: &Path) -> anyhow::Result<()> {
+    let Ok(file) = File::open(image) else { return Ok(()) };
+    if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::AGAIN) {
+        bail!("{} is in use by a machine that runs: end it first, and clean then", image.display());
     }
+    Ok(())
 }
 
 /// `mkosi store gc|verify|du`.
