@@ -216,6 +216,9 @@ fn no_project() {
     assert_eq!(project.load(&["-C", ""]).expect("loaded").images[0].get("BuildSources").items(), []);
     let said = project.said(&["-C", "nowhere"]);
     assert!(said.contains("does not exist") && said.ends_with("refused"), "{said}");
+    project.write("file", b"");
+    let said = project.said(&["-C", "file"]);
+    assert!(said.contains("no directory") && said.ends_with("refused"), "{said}");
 }
 
 #[test]

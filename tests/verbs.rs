@@ -76,3 +76,48 @@ fn the_manual_and_completions() {
     assert!(!run(directory.path(), &["completion"]).status.success());
     assert!(!run(directory.path(), &["documentation", "nothing"]).status.success());
 }
+
+#[test]
+fn clean_removes_outputs_and_nothing_of_the_project() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let there = |name: &str| directory.path().join(name).symlink_metadata().is_ok();
+    let write = |name: &str| {
+        let path = directory.path().join(name);
+        std::fs::create_dir_all(path.parent().expect("a parent")).expect("directories");
+        std::fs::write(path, "").expect("a file");
+    };
+    let configure = |text: &str| {
+        let text =
+            format!("[Distribution]\nDistribution=debian\nRelease=trixie\nArchitecture=x86-64\n[Output]\n{text}");
+        std::fs::write(directory.path().join("mkosi.conf"), text).expect("written");
+    };
+    let clean = |more: &[&str]| run(directory.path(), &[&["--cache-directory=cache"], more, &["clean"]].concat());
+    // An image that is called like the files of a project, and one like its sources.
+    for name in
+        ["mkosi.extra/file", "mkosi.nspawn", "src/main.c", "src.raw", "src.conf", "build/debian~trixie~x86-64/a"]
+    {
+        write(name);
+    }
+    configure("ImageId=mkosi\nFormat=disk\n");
+    assert!(clean(&[]).status.success());
+    configure("Output=src\nFormat=disk\n[Build]\nBuildDirectory=build\n");
+    let image = std::fs::File::open(directory.path().join("src.raw")).expect("the image");
+    std::fs::rename(directory.path().join("src"), directory.path().join("source")).expect("renamed");
+    std::os::unix::fs::symlink("src.raw", directory.path().join("src")).expect("a link");
+    rustix::fs::flock(&image, rustix::fs::FlockOperation::LockShared).expect("locked");
+    let refused = clean(&[]);
+    assert!(!refused.status.success() && there("src.raw"), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("in use"), "{refused:?}");
+    drop(image);
+    assert!(clean(&[]).status.success());
+    assert!(!there("src.raw") && !there("src"));
+    std::fs::rename(directory.path().join("source"), directory.path().join("src")).expect("renamed");
+    assert!(clean(&[]).status.success());
+    for name in
+        ["mkosi.conf", "mkosi.extra/file", "mkosi.nspawn", "src/main.c", "src.conf", "build/debian~trixie~x86-64/a"]
+    {
+        assert!(there(name), "{name}");
+    }
+    assert!(clean(&["-f"]).status.success());
+    assert!(there("build") && !there("build/debian~trixie~x86-64/a"));
+}

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::options::Invocation;
 use super::progress::Terminal;
 use super::session::{self, Session};
-use crate::config::Loaded;
+use crate::config::{Loaded, build_subdirectory};
 use crate::exec::{ExecError, Options, Shared, execute, run_ahead};
 use crate::plan::{Format, Plan, render};
-use crate::sandbox::Cancel;
+use crate::sandbox::{Cancel, on_interrupt};
 use crate::store::{Backend, Store};
 use crate::types::human;
 
@@ -32,15 +32,14 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
     }
     let cancel = Cancel::default();
     let on_signal = cancel.clone();
-    // Without a handler Ctrl-C ends the program at once, which the store survives.
-    let _ = ctrlc::set_handler(move || on_signal.cancel());
+    on_interrupt(move || on_signal.cancel());
     if invocation.force >= 3 {
         session.store.empty_pool()?;
     }
     if invocation.wipe_build_dir {
         for image in session.plan.goals.iter().filter_map(|name| loaded.image(name)) {
-            if let Some(directory) = crate::stage::script::own_build_directory(image) {
-                session::remove(&directory)?;
+            if let Some(directory) = build_subdirectory(image) {
+                session::empty(&directory)?;
             }
         }
     }

@@ -1,16 +1,21 @@
 //! `mkosi clean` and `mkosi store`.
 
+use std::fs::File;
+use std::path::Path;
+
 use anyhow::bail;
+use rustix::fs::{FlockOperation, flock};
 
 use super::options::Invocation;
-use super::session::{outside, remove, store_directory};
+use super::session::{empty, outside, remove, store_directory};
 use super::store_words;
-use crate::config::Loaded;
+use crate::config::{Loaded, build_subdirectory};
+use crate::output::OutputNames;
 use crate::store::Store;
 use crate::types::human;
 
-/// Removes the outputs of the images and the records of their publication; with `-f` their layers too, with `-ff` the
-/// package pool as well.
+/// Removes the outputs of the images and the records of their publication; with `-f` their layers and build directories
+/// too, with `-ff` the package pool as well.
 ///
 /// # Errors
 /// When something can't be removed.
@@ -20,15 +25,23 @@ pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
     for image in loaded.images.iter().filter(|image| named(&image.name)) {
         let Some(output) = image.text("Output") else { continue };
         let directory = image.path("OutputDirectory").unwrap_or(&image.project);
+        check_unused(&directory.join(output))?;
         crate::stage::publish::clean(&store, directory, output)?;
-        let Ok(entries) = std::fs::read_dir(directory) else { continue };
-        for entry in entries.flatten() {
-            let name = entry.file_name();
-            let name = name.to_string_lossy();
-            let ours = name == output || name.strip_prefix(output).is_some_and(|rest| rest.starts_with('.'));
-            if ours {
-                remove(&entry.path())?;
+        // What is left and has an output's name is another program's, or of another store.
+        let extension = image.text("OutputExtension").unwrap_or_default();
+        let tree = matches!(image.text("Format"), Some("directory" | "oci"));
+        for name in OutputNames::possible(output, extension).filter(|name| !is_of_project(name)) {
+            let path = directory.join(&name);
+            let is_tree = path.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+            // The user's own, which sources next to outputs may be.
+            if name == output && is_tree && !tree {
+                continue;
             }
+            remove(&path)?;
+        }
+        if let Some(directory) = build_subdirectory(image).filter(|_| invocation.force > 0 || invocation.wipe_build_dir)
+        {
+            empty(&directory)?;
         }
     }
     let outside = outside();
@@ -44,6 +57,21 @@ pub fn clean(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<()> {
         if invocation.force > 1 {
             store.empty_pool()?;
         }
+    }
+    Ok(())
+}
+
+/// Whether files of a project are called so, which an image called `mkosi` must not take with it. What was published
+/// under such a name is known by its record.
+fn is_of_project(name: &str) -> bool {
+    name.starts_with("mkosi.")
+}
+
+/// Whether no machine runs on an image: they lock it.
+fn check_unused(image: &Path) -> anyhow::Result<()> {
+    let Ok(file) = File::open(image) else { return Ok(()) };
+    if flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(rustix::io::Errno::AGAIN) {
+        bail!("{} is in use by a machine that runs: end it first, and clean then", image.display());
     }
     Ok(())
 }

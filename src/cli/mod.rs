@@ -9,6 +9,7 @@ pub mod completion;
 pub mod configure;
 pub mod dependencies;
 pub mod documentation;
+mod echo;
 pub mod genkey;
 pub mod history;
 pub mod init;
@@ -52,7 +53,13 @@ pub fn main(linked_statically: bool) -> ExitCode {
     if let Some(status) = crate::stage::apply::multi_call(&std::env::args().next().unwrap_or_default()) {
         return status;
     }
-    run(std::env::args_os().skip(1))
+    let status = run(std::env::args_os().skip(1));
+    // Everything is tidied up. One that a signal could not stop any more succeeded all the same, and a machine that ended
+    // with a status of its own keeps that.
+    if [ExitCode::FAILURE, ExitCode::from(crate::run::process::INTERRUPTED)].contains(&status) {
+        crate::sandbox::end_if_interrupted();
+    }
+    status
 }
 
 /// Does what the arguments, without the program's name, ask for.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::echo::NoControls;
 use crate::exec::{Event, Observer, Outcome};
 use crate::plan::{NodeId, Plan};
 use crate::types::human;
@@ -18,6 +19,7 @@ pub struct Terminal<'a> {
     bars: MultiProgress,
     running: Mutex<HashMap<NodeId, (ProgressBar, String)>>,
     terminal: bool,
+    echo: Mutex<Option<NoControls>>,
     debug: bool,
     /// How long each node ran that has run.
     times: Mutex<Vec<(String, Duration)>>,
@@ -37,6 +39,7 @@ impl<'a> Terminal<'a> {
             bars: MultiProgress::with_draw_target(target),
             running: Mutex::default(),
             terminal,
+            echo: Mutex::new(terminal.then(NoControls::new)),
             debug,
             times: Mutex::default(),
             done: AtomicUsize::new(0),
@@ -50,6 +53,9 @@ impl<'a> Terminal<'a> {
             running.clear();
         }
         let _ = self.bars.clear();
+        if let Ok(mut echo) = self.echo.lock() {
+            *echo = None;
+        }
     }
 
     /// How long each node ran, the longest first.

@@ -8,11 +8,12 @@ use anyhow::{Context as _, bail};
 
 use super::arguments::ONLY_BUILD;
 use super::options::Invocation;
+use super::session::outside;
 use super::tools_tree;
 use super::verbs::Verb;
 use crate::config::{DEFAULT_INITRD, HostFacts, Image, Loaded, Value};
 use crate::plan::ToolsTree;
-use crate::run::{Settings, Tools, burn, container, in_box, latest, process, serve, ssh, systemd, vm};
+use crate::run::{Settings, Tools, burn, container, environment, in_box, latest, process, serve, ssh, systemd, vm};
 
 /// Does what a verb that runs something asks for. `here` is the current directory.
 pub fn run(invocation: &Invocation, loaded: &Loaded, here: &Path) -> ExitCode {
@@ -40,6 +41,7 @@ fn start(invocation: &Invocation, loaded: &Loaded, here: &Path) -> anyhow::Resul
         return Ok(status);
     }
     let Some(tools) = tools(invocation, image)? else { return Ok(1) };
+    let tools = tools.with_environment(environment::variables(image, &outside())?);
     let words = invocation.arguments.as_slice();
     let Some(settings) = settings else {
         if invocation.verb == Verb::LatestSnapshot {

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use super::options::Invocation;
 use super::verbs::Verb;
 use crate::config::table::SETTINGS;
-use crate::config::{Image, Loaded, Origin, Sourced, Value};
+use crate::config::{Image, Loaded, Origin, Sourced, Value, expand_key};
 use crate::exec::{Force, HostDigests, StoreLookup};
 use crate::plan::{self, Declarations, NodeId, Plan, PlanError, Preview, ToolsTree, compile, preview};
 use crate::store::{Hasher, Store};
@@ -51,6 +51,7 @@ impl Session {
             let modules = loaded.default_modules.get(&image.name).map(Vec::as_slice).unwrap_or_default();
             super::known_here::resolve(image, modules, Path::new("/proc"))?;
             take_arguments(image, invocation);
+            take_build_key(image);
         }
         let mut plan = compile(&declarations, &images, &goals, &HostDigests::new(&hasher))?;
         plan.trees = trees;
@@ -117,6 +118,15 @@ fn take_arguments(image: &mut Image, invocation: &Invocation) {
     if matches!(invocation.verb, Verb::Build | Verb::Graph) && !invocation.arguments.is_empty() {
         let value = Value::List(invocation.arguments.iter().map(Value::text).collect());
         image.values.insert(plan::ARGUMENTS, Sourced { value, origin: Origin::Default });
+    }
+}
+
+/// A stage knows no name of an image.
+fn take_build_key(image: &mut Image) {
+    if let Some(key) = image.text("BuildKey").map(|key| expand_key(image, key))
+        && let Some(sourced) = image.values.get_mut("BuildKey")
+    {
+        sourced.value = Value::Text(key);
     }
 }
 
@@ -192,4 +202,13 @@ pub fn remove(path: &Path) -> anyhow::Result<()> {
         }
         Ok(_) => std::fs::remove_file(path).with_context(|| format!("can't remove {}", path.display())),
     }
+}
+
+/// Empties a directory; one that isn't there is fine.
+///
+/// # Errors
+/// When something in it can't be removed.
+pub fn empty(directory: &Path) -> anyhow::Result<()> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Ok(()) };
+    entries.flatten().try_for_each(|entry| remove(&entry.path()))
 }

@@ -9,7 +9,7 @@ use super::options::Invocation;
 use super::session::Session;
 use crate::config::Loaded;
 use crate::exec::{Place, look};
-use crate::sandbox::Exit;
+use crate::sandbox::{Exit, on_interrupt};
 
 /// Opens the shell, or runs the command, and ends as that ended.
 ///
@@ -20,7 +20,7 @@ pub fn shell(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<ExitCod
     let session = Session::open(invocation, loaded, false)?;
     choose_backend(&session.store);
     // Ctrl-C is for what runs in the shell.
-    let _ = ctrlc::set_handler(|| {});
+    on_interrupt(|| {});
     let mut say = |text: &str| crate::tell!("{text}");
     let exit = look(&session.plan, &session.store, &place, &invocation.arguments, &mut say)?;
     Ok(match exit {

@@ -101,7 +101,7 @@ impl Verb {
 
     /// Whether the configuration is what configure scripts make of it.
     pub const fn needs_configure_scripts(self) -> bool {
-        matches!(self, Self::Build | Self::Update | Self::Graph | Self::Shell | Self::Boot | Self::Vm)
+        self.builds_with_force() || matches!(self, Self::Build | Self::Update | Self::Graph)
     }
 
     /// Whether it needs no configuration.

@@ -50,10 +50,8 @@ impl Loaded {
                 *item = path(&output_path(initrd));
             }
         }
-        if let Some(directory) = image.path("BuildDirectory") {
-            let key = expand_key(image, image.text("BuildKey").unwrap_or_default());
-            let below = if key == "-" { directory.to_owned() } else { directory.join(key) };
-            object.insert("BuildSubdirectory".to_owned(), path(&below));
+        if let Some(directory) = build_subdirectory(image) {
+            object.insert("BuildSubdirectory".to_owned(), path(&directory));
         }
         let files = self.files.get(&image.name).map(Vec::as_slice).unwrap_or_default();
         object.insert("Files".to_owned(), files.iter().map(|file| path(file)).collect());
@@ -78,6 +76,17 @@ fn stand_in(image: &Image, setting: &Setting) -> String {
     let digest = Encoder::new("mkosi.stand-in", 1).str(setting.name).str(&image.name).finish().hex();
     let part = |from: usize, to: usize| digest.get(from..to).unwrap_or_default();
     format!("{}-{}-8{}-a{}-{}", part(0, 8), part(8, 12), part(12, 15), part(15, 18), part(18, 30))
+}
+
+/// The directory below `BuildDirectory=` that an image's build scripts fill: the one that `BuildKey=` names.
+pub fn build_subdirectory(image: &Image) -> Option<PathBuf> {
+    let key = expand_key(image, image.text("BuildKey").unwrap_or_default());
+    image.path("BuildDirectory").map(|directory| below(directory, &key))
+}
+
+/// The build directory of an expanded key: `-` is the whole one.
+pub fn below(directory: &Path, key: &str) -> PathBuf {
+    if key == "-" { directory.to_owned() } else { directory.join(key) }
 }
 
 /// A cache or build key with its `&` specifiers put in.

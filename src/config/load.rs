@@ -118,7 +118,12 @@ impl Loader<'_> {
         if let Some(directory) = &input.directory
             && !directory.is_dir()
         {
-            self.shared.report(Diagnostic::error("the directory does not exist").in_file(directory));
+            let what = match directory.metadata() {
+                Ok(_) => "this is no directory; -C takes the one that the configuration lies in".to_owned(),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => "the directory does not exist".to_owned(),
+                Err(error) => format!("can't enter the directory: {error}"),
+            };
+            self.shared.report(Diagnostic::error(what).in_file(directory));
             return None;
         }
         let mut main = Context::new(self.shared, "main");

@@ -34,7 +34,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Place, Severity};
 pub use environment::{EnvironmentError, environment};
 pub use host::{HostFacts, default_release, filesystem, is_kernel_package};
 pub use image::{Image, View, ViewError};
-pub use json::{JsonError, apply_answer, expand_key};
+pub use json::{JsonError, apply_answer, below as build_directory_below, build_subdirectory, expand_key};
 pub use load::{DEFAULT_INITRD, LoadInput, Loaded, OptionSetting, load, project_directory};
 pub use read::LANGUAGE_VERSION;
 pub use specifier::expand_delayed;

@@ -11,7 +11,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use rayon::prelude::*;
-use rustix::fs::{self, AtFlags, Dir, FileType, Mode, OFlags, RenameFlags};
+use rustix::fs::{self, AtFlags, Dir, FileType, FlockOperation, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 
@@ -85,7 +85,8 @@ impl State {
 /// Makes the directory `dest` equal to `merged`: content, owners, modes, extended attributes, hard links and times.
 /// What users changed, added or removed in the last output is gone afterwards. `state` is the path of the record
 /// that is kept from one publication to the next; its directory is made. Errors: [`Error::NotOurs`] if something
-/// stands at `dest` that the record doesn't know (an empty directory is fine) and `force` isn't set.
+/// stands at `dest` that the record doesn't know (an empty directory is fine) and `force` isn't set, [`Error::InUse`] if
+/// a machine runs on it.
 pub fn publish_directory(
     merged: &MergedTree,
     dest: &Path,
@@ -249,7 +250,11 @@ fn existing(above: &OwnedFd, name: &OsStr, dest: &Path, record: &State, force: b
         let dir = fs::openat(above, name, OPEN, Mode::empty()).map_err(|error| Error::io("open", dest, error))?;
         let identity = Identity::of(&dir, Path::new("")).map_err(|error| Error::io("look up", dest, error))?;
         if record.roots.contains(&identity) {
-            return Ok(Some(Existing::Ours(dir)));
+            // Machines lock what they run on. The lock goes with the descriptor.
+            return match fs::flock(&dir, FlockOperation::NonBlockingLockExclusive) {
+                Err(Errno::AGAIN) => Err(Error::InUse { path: dest.to_owned() }),
+                _ => Ok(Some(Existing::Ours(dir))),
+            };
         }
         if names(&dir).map_err(|error| Error::io("list", dest, error))?.is_empty() {
             return Ok(Some(Existing::Other));

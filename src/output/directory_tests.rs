@@ -159,6 +159,12 @@ fn only_what_is_ours_is_withdrawn() {
     let state = case.dir.path().join("state/image");
     case.publish();
     run(&case.dest(), "touch d/added");
+    let machine = std::fs::File::open(case.dest()).unwrap();
+    rustix::fs::flock(&machine, rustix::fs::FlockOperation::LockShared).unwrap();
+    let publish = || case.publish_with(&DirectoryOptions::default());
+    assert!(matches!(publish(), Err(Error::InUse { .. })));
+    assert!(matches!(withdraw_directory(&case.dest(), &state), Err(Error::InUse { .. })));
+    drop(machine);
     assert!(withdraw_directory(&case.dest(), &state).unwrap());
     assert!(!case.dest().exists());
     assert!(!withdraw_directory(&case.dest(), &state).unwrap());

@@ -95,6 +95,12 @@ pub enum Error {
         /// Why not.
         reason: String,
     },
+    /// A machine runs on the directory that should be replaced or removed.
+    #[error("`{path}` is in use by a machine: end it first; with Ephemeral=yes a machine runs on a copy")]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
     /// Something stands where an output should go that was not put there by an earlier run.
     #[error("`{path}` exists and was not made by mkosi, or was replaced since; -f replaces it")]
     NotOurs {

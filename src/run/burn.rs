@@ -123,6 +123,10 @@ fn open(path: &Path, block: bool) -> Result<File> {
         options.custom_flags(libc::O_EXCL);
     }
     options.open(path).map_err(|error| match error.raw_os_error() {
+        Some(libc::EACCES | libc::EPERM) => RunError::unfit(
+            format!("you may not write to {}", path.display()),
+            "run `mkosi burn` as root: for example `sudo mkosi burn`",
+        ),
         Some(libc::EBUSY) => in_use(path, "it or a partition of it is mounted, or part of another device"),
         _ => RunError::io("open for writing", path)(error),
     })

@@ -10,7 +10,7 @@ use super::credentials;
 use super::error::{Result, RunError};
 use super::journal;
 use super::nspawn::{self, Parts};
-use super::process::{self, Helper, Unwatched, finished};
+use super::process::{self, Unwatched};
 use super::settings::Settings;
 use super::snapshot::{self, Snapshot};
 use super::tools::Tools;
@@ -29,8 +29,9 @@ pub fn run(settings: &Settings, tools: &Tools, boot: bool, extra: &[String]) -> 
     check(settings, what)?;
     let image = settings.built()?;
     let program = tools.need(&["systemd-nspawn"], what, HINT)?;
-    let version = version(&program, tools)?;
+    let version = process::systemd_version(&program, tools)?;
     allowed(settings, &image, version)?;
+    let user = if settings.bind_user { Some(user()?) } else { None };
     let place = tempfile::Builder::new().prefix("mkosi-container-").tempdir();
     let place = place.map_err(RunError::io("make a directory in", std::env::temp_dir()))?;
     let mut files = Vec::new();
@@ -48,7 +49,7 @@ pub fn run(settings: &Settings, tools: &Tools, boot: bool, extra: &[String]) -> 
             let listener = UnixListener::bind(&path).map_err(RunError::io("make the socket", &path))?;
             (Some(path), Some(journal::start(target, listener.into(), tools)?))
         }
-        _ => (None::<PathBuf>, None::<Helper>),
+        _ => (None::<PathBuf>, None),
     };
     let core = rustix::process::getrlimit(rustix::process::Resource::Core);
     let parts = Parts {
@@ -62,7 +63,7 @@ pub fn run(settings: &Settings, tools: &Tools, boot: bool, extra: &[String]) -> 
         core: (core.current, core.maximum),
         credentials: files,
         journal: socket,
-        user: settings.bind_user.then(user).flatten(),
+        user,
     };
     let owned_by_root = |path: &Path| path.metadata().is_ok_and(|meta| meta.uid() == 0);
     let line = nspawn::command_line(settings, &parts, owned_by_root, extra);
@@ -130,16 +131,18 @@ fn permitted(image: &Path, owner: Option<u32>, root: bool, helpers: bool, versio
     ))
 }
 
-fn version(program: &Path, tools: &Tools) -> Result<u32> {
-    let output = finished(tools.command(program).arg("--version"), "tell its version")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let word = text.split_whitespace().nth(1).unwrap_or_default();
-    let digits: String = word.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().map_err(|_| RunError::Other(format!("{} --version printed no version: {text}", program.display())))
-}
-
-fn user() -> Option<String> {
-    nix::unistd::User::from_uid(nix::unistd::getuid()).ok().flatten().map(|user| user.name)
+/// The user whose home is bound: who runs this program, also through sudo(8) or run0(1).
+fn user() -> Result<String> {
+    let user = match rustix::process::getuid() {
+        uid if uid.is_root() => std::env::var("SUDO_USER").ok().filter(|name| !name.is_empty() && name != "root"),
+        uid => nix::unistd::User::from_uid(uid.as_raw().into()).ok().flatten().map(|user| user.name),
+    };
+    user.ok_or_else(|| {
+        RunError::unfit(
+            "BindUser= binds the home of the user who runs mkosi, and systemd-nspawn can't bind root's",
+            "run mkosi as that user, or through sudo as root",
+        )
+    })
 }
 
 /// `NSpawnSettings=` where systemd-nspawn looks for it: beside the image, under the machine's name. Goes when dropped.

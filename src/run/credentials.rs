@@ -29,7 +29,7 @@ const FW_CFG_NAME: usize = 55;
 /// Everything that the settings and the host say.
 ///
 /// # Errors
-/// When a file can't be read, a program that prints a value fails, or SSH is asked for and there is no certificate.
+/// When a file can't be read, a program that prints a value fails, or SSH is asked for and there is no key for it.
 pub fn collect(settings: &Settings, tools: &Tools) -> Result<Credentials> {
     let mut credentials = Credentials::from([("firstboot.locale".to_owned(), b"C.UTF-8".to_vec())]);
     for credential in &settings.credentials {
@@ -42,9 +42,15 @@ pub fn collect(settings: &Settings, tools: &Tools) -> Result<Credentials> {
     credentials.entry("firstboot.timezone".to_owned()).or_insert_with(|| time_zone().into_bytes());
     if !credentials.contains_key(KEY) {
         match &settings.ssh_certificate {
-            Some(certificate) => {
-                credentials.insert(KEY.to_owned(), public_key(certificate, tools)?);
-            }
+            Some(certificate) => match public_key(certificate, tools) {
+                Ok(key) => {
+                    credentials.insert(KEY.to_owned(), key);
+                }
+                Err(error) if settings.ssh_needed => return Err(error),
+                // The certificate is there for secure boot, and whoever lacks the programs has no SSH client either.
+                Err(RunError::Missing { .. }) => {}
+                Err(error) => crate::tell!("note: `mkosi ssh` can't log in to the machine: {error}"),
+            },
             None if settings.ssh_needed => {
                 return Err(RunError::unfit(
                     "Ssh= is on, and there is no certificate to log in with",
@@ -194,5 +200,24 @@ mod tests {
         assert_eq!(file(&path).unwrap(), b"value");
         std::fs::write(&path, "#!/bin/sh\necho no >&2; exit 3\n").unwrap();
         assert!(file(&path).unwrap_err().to_string().contains("status 3"));
+    }
+
+    /// The certificate is often there for secure boot alone.
+    #[test]
+    fn a_key_that_nobody_asked_for_may_be_missing() {
+        use crate::config::{Image, Origin, Sourced, Value};
+        let values = [
+            ("Architecture", Value::text("x86-64")),
+            ("Format", Value::text("disk")),
+            ("SshCertificate", Value::Path("/nowhere/mkosi.crt".into())),
+        ];
+        let values = values.into_iter().map(|(name, value)| (name, Sourced { value, origin: Origin::Default }));
+        let image = Image { name: "main".into(), project: "/nowhere".into(), values: values.collect() };
+        let mut settings = Settings::new(&image, None).unwrap();
+        let tree = tempfile::tempdir().unwrap();
+        let tools = Tools::new(Vec::new()).of_tree(vec![tree.path().to_owned()]);
+        assert!(!collect(&settings, &tools).unwrap().contains_key(KEY));
+        settings.ssh_needed = true;
+        assert!(collect(&settings, &tools).unwrap_err().to_string().contains("openssl"));
     }
 }

@@ -8,6 +8,7 @@ pub mod cmdline;
 pub mod container;
 pub mod credentials;
 pub mod drives;
+pub mod environment;
 mod error;
 pub mod firmware;
 pub mod in_box;

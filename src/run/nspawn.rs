@@ -72,6 +72,10 @@ pub fn command_line(
         (Feature::Disabled, true) => add(&["--register=no"]),
         _ => add(&["--register=yes"]),
     }
+    // Without systemd on the host there is no unit.
+    for property in settings.unit_properties.iter().filter(|_| parts.systemd) {
+        add(&[&format!("--property={property}")]);
+    }
     for (name, path) in &parts.credentials {
         add(&[&format!("--load-credential={name}:{}", path.display())]);
     }
@@ -84,10 +88,14 @@ pub fn command_line(
             (true, false) => add(&[&format!("--private-users={}:{}", foreign::FIRST, foreign::COUNT)]),
             (false, _) => add(&["--private-users=managed", "--private-users-ownership=foreign"]),
         }
+    } else if parts.user.is_some() && parts.root {
+        // A user of the host is bound to ids of the container's own alone. The files stay root's, mapped in its mount.
+        add(&["--private-users=pick", "--private-users-ownership=map"]);
     }
+    // The ids of the host are nobody's in a container with ids of its own.
+    let own_ids = parts.foreign || parts.user.is_some();
     for tree in settings.all_trees() {
-        // The ids of the host are nobody's in a container with ids of its own.
-        let same = owned_by_root(&tree.source) && !parts.foreign;
+        let same = owned_by_root(&tree.source) && !own_ids;
         add(&[&format!("--bind={}", bind(tree, same))]);
     }
     if let Some(user) = &parts.user {
@@ -100,7 +108,7 @@ pub fn command_line(
         match &parts.journal {
             None => journal::options(target).iter().for_each(|option| add(&[option])),
             Some(socket) => add(&[
-                &format!("--bind={}:/run/host/journal/socket", escaped(socket)),
+                &format!("--bind={}:/run/host/journal/socket:{}", escaped(socket), ids(!own_ids)),
                 "--set-credential=journal.forward_to_socket:/run/host/journal/socket",
             ]),
         }
@@ -128,8 +136,12 @@ pub fn command_line(
 /// A tree as `--bind=` takes it. Mounts below it stay away: the output directory is often among them, and with it the
 /// container's own root. The owner of the tree is root in the container.
 fn bind(tree: &SharedTree, same_ids: bool) -> String {
-    let ids = if same_ids { "noidmap" } else { "rootidmap" };
-    format!("{}:{}:norbind,{ids}", escaped(&tree.source), escaped(&tree.target))
+    format!("{}:{}:norbind,{}", escaped(&tree.source), escaped(&tree.target), ids(same_ids))
+}
+
+/// Whether the owner of what is bound is root in the container, or who it is on the host.
+fn ids(same: bool) -> &'static str {
+    if same { "noidmap" } else { "rootidmap" }
 }
 
 /// A colon within a path.

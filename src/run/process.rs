@@ -4,8 +4,8 @@
 
 use std::io::Read as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
@@ -14,11 +14,12 @@ use nix::unistd::Pid;
 
 use super::error::{Result, RunError};
 use super::terminal::Restore;
+use super::tools::Tools;
 
 /// The status of this program when another one failed in an unusual way.
 const FAILED: u8 = 1;
 /// The status of this program when Ctrl-C ended a machine that then ended well.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 fn name(command: &Command) -> String {
     super::tools::program_of(command)
@@ -59,6 +60,18 @@ pub fn finished(command: &mut Command, purpose: &str) -> Result<Output> {
         purpose: purpose.to_owned(),
         text: text.trim_end().lines().map(|line| format!("\n  | {line}")).collect(),
     })
+}
+
+/// The version of a program of systemd.
+///
+/// # Errors
+/// When it can't be started, or tells none.
+pub fn systemd_version(program: &Path, tools: &Tools) -> Result<u32> {
+    let output = finished(tools.command(program).arg("--version"), "tell its version")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let word = text.split_whitespace().nth(1).unwrap_or_default();
+    let digits: String = word.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().map_err(|_| RunError::Other(format!("{} --version printed no version: {text}", program.display())))
 }
 
 /// Becomes the program.
@@ -134,15 +147,12 @@ static SIGNALS: AtomicU32 = AtomicU32::new(0);
 
 /// From here on Ctrl-C and SIGTERM end the machine, and this program goes on to tidy up. A second one kills it.
 pub fn pass_signals_on() {
-    static ONCE: OnceLock<()> = OnceLock::new();
-    ONCE.get_or_init(|| {
-        let _ = ctrlc::set_handler(|| {
-            let signal = if SIGNALS.fetch_add(1, Ordering::SeqCst) == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
-            let pid = MACHINE.load(Ordering::SeqCst);
-            if pid > 0 {
-                let _ = kill(Pid::from_raw(pid), signal);
-            }
-        });
+    crate::sandbox::on_interrupt(|| {
+        let signal = if SIGNALS.fetch_add(1, Ordering::SeqCst) == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
+        let pid = MACHINE.load(Ordering::SeqCst);
+        if pid > 0 {
+            let _ = kill(Pid::from_raw(pid), signal);
+        }
     });
 }
 

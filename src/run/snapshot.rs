@@ -93,8 +93,17 @@ pub fn grow(settings: &Settings, image: &Path, tools: &Tools) -> Result<()> {
     let repart = tools.need(&["systemd-repart"], purpose, "install systemd-repart, or leave out RuntimeSize=")?;
     let mut command = tools.command(&repart);
     command.args(["--definitions=/", "--no-pager", "--pretty=no", "--dry-run=no"]);
-    command.arg(format!("--size={}", size.next_multiple_of(4096))).arg(image);
-    finished(&mut command, purpose).map(drop)
+    let size = size.next_multiple_of(4096);
+    finished(command.arg(format!("--size={size}")).arg(image), purpose)?;
+    let now = image.metadata().map_err(RunError::io("look at", image))?.len();
+    if now < size {
+        // Old ones do nothing, and don't say so, where there are no definitions.
+        return Err(RunError::unfit(
+            format!("systemd-repart left the image at {}", crate::types::human::bytes(now)),
+            "RuntimeSize= takes systemd-repart 254 or later, which the default tools tree has",
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]

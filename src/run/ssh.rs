@@ -66,7 +66,8 @@ pub fn run(settings: &Settings, tools: &Tools, extra: &[String]) -> Result<u8> {
     let arguments = arguments(&running, &tools.executable(), extra)?;
     let hint = "install the SSH client (package openssh-client or openssh)";
     let ssh = tools.need(&["ssh"], "log in to the virtual machine", hint)?;
-    Err(become_program(tools.command(&ssh).args(arguments)))
+    // ssh has the user's shell start the command that connects, and a tools tree may lack that one.
+    Err(become_program(tools.command(&ssh).args(arguments).env("SHELL", "/bin/sh")))
 }
 
 /// The hidden entry: connects to the port of a machine and hands the socket to ssh. Returns when this is no such start.

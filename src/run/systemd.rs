@@ -8,28 +8,44 @@ use super::process::{self, Unwatched, become_program, finished};
 use super::settings::Settings;
 use super::tools::Tools;
 
-/// Becomes a tool that looks into the image.
+/// Becomes a tool that looks into the image, or into the journal that a machine sent to the host where nothing stays in
+/// the image.
 ///
 /// # Errors
-/// When the image isn't one that it can look into, or the tool can't be started; otherwise it does not return.
+/// When there is nothing that it can look into, or the tool can't be started; otherwise it does not return.
 pub fn inspect(settings: &Settings, tools: &Tools, tool: &str, extra: &[String]) -> Result<u8> {
-    if !matches!(settings.format.as_str(), "disk" | "directory") {
-        return Err(RunError::unfit(
+    let (option, place) = journal(settings, tool)?;
+    let purpose = "look for what the system wrote";
+    let program = tools.need(&[tool], purpose, "install systemd (coredumpctl: package systemd-coredump)")?;
+    Err(become_program(tools.command(&program).arg(option).arg(&place).args(extra)))
+}
+
+/// Where the journal is, and the option that says so.
+fn journal(settings: &Settings, tool: &str) -> Result<(&'static str, PathBuf)> {
+    let fits = matches!(settings.format.as_str(), "disk" | "directory");
+    if fits && !settings.ephemeral {
+        let image = settings.built()?;
+        return Ok((if image.is_dir() { "--root" } else { "--image" }, image));
+    }
+    if let Some(target) = &settings.forward_journal {
+        return match target.metadata() {
+            Ok(meta) => Ok((if meta.is_dir() { "--directory" } else { "--file" }, target.clone())),
+            Err(error) => Err(RunError::unfit(
+                format!("{tool} can't read the journal of ForwardJournal= at {}: {error}", target.display()),
+                "boot the image first",
+            )),
+        };
+    }
+    Err(match fits {
+        false => RunError::unfit(
             format!("{tool} can't look into an image of Format={}", settings.format),
-            "it looks into directory and disk images",
-        ));
-    }
-    if settings.ephemeral {
-        return Err(RunError::unfit(
+            "it looks into directory and disk images, and into the journal of ForwardJournal=",
+        ),
+        true => RunError::unfit(
             format!("{tool} finds nothing: with Ephemeral= what a machine wrote is removed with its copy of the image"),
-            "boot it with --ephemeral=no, and look again",
-        ));
-    }
-    let image = settings.built()?;
-    let program =
-        tools.need(&[tool], "look into the image", "install systemd (coredumpctl: package systemd-coredump)")?;
-    let option = if image.is_dir() { "--root" } else { "--image" };
-    Err(become_program(tools.command(&program).arg(option).arg(&image).args(extra)))
+            "boot it with --ephemeral=no or --forward-journal=PATH, and look again",
+        ),
+    })
 }
 
 /// The command line of systemd-sysupdate, without the program.
@@ -54,20 +70,59 @@ pub fn sysupdate(settings: &Settings, tools: &Tools, extra: &[String]) -> Result
         ));
     };
     let image = settings.built()?;
-    let program = tools.need(
-        &["systemd-sysupdate"],
-        "update the host from the outputs",
-        "install it (package systemd or systemd-container 251 or later)",
-    )?;
+    let hint = "install it (package systemd or systemd-container, of systemd 257 or later)";
+    let purpose = "update the host from the outputs";
+    let program = tools.need(&["systemd-sysupdate"], purpose, hint)?;
+    let version = process::systemd_version(&program, tools)?;
+    if version < TRANSFER_SOURCE {
+        return Err(RunError::unfit(
+            format!("systemd-sysupdate can't be told where the outputs are: it has version {version}"),
+            format!("that takes version {TRANSFER_SOURCE}, which the default tools tree has (ToolsTree=default)"),
+        ));
+    }
     let _parts = if settings.format == "disk" && !settings.split_partitions {
         Some(split(settings, tools, &image)?)
     } else {
         None
     };
-    let mut command = tools.command(&program);
+    let place = tempfile::Builder::new().prefix("mkosi-sysupdate-").tempdir();
+    let place = place.map_err(RunError::io("make a directory in", std::env::temp_dir()))?;
+    let mut command = tools.command_seeing(&program, None, of_host(tools, place.path())?);
     command.args(sysupdate_arguments(settings, definitions, extra));
     let ended = process::run_machine(&mut command, &mut Unwatched, |_| Ok(()))?;
     Ok(process::status_of(ended.status))
+}
+
+/// systemd-sysupdate has `--transfer-source=` from this version on.
+const TRANSFER_SOURCE: u32 = 257;
+/// Where the system in the initrd of a host notes its root device, where that can't be told from `/`.
+const VOLATILE_ROOT: &str = "volatile-root";
+
+/// What the systemd-sysupdate of a tools tree has to see of the host, which it updates: what the host is, and its root
+/// device, since `/` is another file system there. The directory `place` stands at `/run/systemd` then.
+fn of_host(tools: &Tools, place: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let release = PathBuf::from("/usr/lib/os-release");
+    if tools.are_of_host() {
+        return Ok(Vec::new());
+    }
+    let mut shown = vec![(release.clone(), release)];
+    let host = Tools::new(Vec::new());
+    let device = match host.find(&["bootctl"]) {
+        // Outside of the tree, where `/` is the host's.
+        Some(bootctl) => finished(host.command(&bootctl).arg("--print-root-device"), "tell the root device")
+            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()),
+        None => Err(host.missing("bootctl", "tell the root device", "install it (package systemd-boot)")),
+    };
+    match device {
+        Ok(device) => {
+            let link = place.join(VOLATILE_ROOT);
+            std::os::unix::fs::symlink(&device, &link).map_err(RunError::io("make the link", &link))?;
+            shown.push((place.to_owned(), "/run/systemd".into()));
+        }
+        // Most transfers need none.
+        Err(error) => crate::tell!("note: transfers to partitions of the host with Path=auto can't work: {error}"),
+    }
+    Ok(shown)
 }
 
 /// Partitions in files of their own, which go when this is dropped.
@@ -93,7 +148,8 @@ fn split(settings: &Settings, tools: &Tools, image: &Path) -> Result<Parts> {
         tools.need(&["systemd-repart"], purpose, "install systemd-repart, or build with SplitArtifacts=partitions")?;
     let before = files()?;
     let mut command = tools.command(&repart);
-    command.args(["--no-pager", "--pretty=no", "--split=yes", "--dry-run=no"]);
+    // No partition is made or changed: the definitions may be others than those that the image was built with.
+    command.args(["--no-pager", "--pretty=no", "--split=yes", "--dry-run=yes"]);
     command.args(settings.repart.iter().map(|directory| format!("--definitions={}", directory.display())));
     finished(command.arg(image), purpose)?;
     Ok(Parts(files()?.difference(&before).cloned().collect()))

@@ -2,6 +2,7 @@
 //!
 //! Knows nothing of what they are run for.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
@@ -24,17 +25,24 @@ pub struct Tools {
     tree: Layers,
     /// Directories of the host that are looked at before all others (`ExtraSearchPaths=`).
     extra: Vec<PathBuf>,
+    /// Variables that programs get beside the user's own.
+    environment: BTreeMap<String, String>,
 }
 
 impl Tools {
     /// The tools of the host, with more directories to look at first.
     pub fn new(extra: Vec<PathBuf>) -> Self {
-        Self { lowers: Vec::new(), tree: Layers::new(&[]), extra }
+        Self { lowers: Vec::new(), tree: Layers::new(&[]), extra, environment: BTreeMap::new() }
     }
 
     /// The tools of a tree that these directories make, lowest first.
     pub fn of_tree(self, lowers: Vec<PathBuf>) -> Self {
         Self { tree: Layers::new(&lowers), lowers, ..self }
+    }
+
+    /// The same, where programs get these variables too, except for what the user runs in a box.
+    pub fn with_environment(self, environment: BTreeMap<String, String>) -> Self {
+        Self { environment, ..self }
     }
 
     /// Whether they are the host's.
@@ -113,14 +121,32 @@ impl Tools {
 
     /// The same as another user and group, for root.
     pub fn command_as(&self, program: &Path, owner: Option<(u32, u32)>) -> Command {
-        if self.are_of_host() {
+        self.command_seeing(program, owner, Vec::new())
+    }
+
+    /// The same, for a program that sees files and directories of the host at other places too, where there is something
+    /// without them: `binds` are pairs of these.
+    pub fn command_seeing(
+        &self,
+        program: &Path,
+        owner: Option<(u32, u32)>,
+        mut binds: Vec<(PathBuf, PathBuf)>,
+    ) -> Command {
+        // Nothing is made on the host to mount them on.
+        binds.retain(
+            |(_, target)| if target.starts_with("/usr") { self.file(target).is_some() } else { target.exists() },
+        );
+        let mut command = if self.are_of_host() && binds.is_empty() {
             let mut command = Command::new(program);
             if let Some((uid, gid)) = owner {
                 command.uid(uid).gid(gid);
             }
-            return command;
-        }
-        self.over(&Over { lowers: self.lowers.clone(), etc: false, owner }, program)
+            command
+        } else {
+            self.over(&Over { lowers: self.lowers.clone(), etc: false, owner, binds }, program)
+        };
+        command.envs(&self.environment);
+        command
     }
 
     /// A command with the tree's configuration too: a program by its path, or by a name to look for in `PATH`.
@@ -128,7 +154,7 @@ impl Tools {
         if self.are_of_host() {
             return Command::new(program);
         }
-        self.over(&Over { lowers: self.lowers.clone(), etc: true, owner: None }, program)
+        self.over(&Over { lowers: self.lowers.clone(), etc: true, ..Over::default() }, program)
     }
 
     fn over(&self, over: &Over, program: &Path) -> Command {

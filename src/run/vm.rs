@@ -15,7 +15,7 @@ use super::kernel::{self, Kind};
 use super::machine;
 use super::notify::{self, Listener};
 use super::plan::{Host, Plan, plan};
-use super::process::{self, Ended, Helper, Unwatched, Watch, finished};
+use super::process::{self, Ended, Unwatched, Watch, finished};
 use super::qemu::{self, Parts};
 use super::register::register;
 use super::settings::{Console, Feature, Firmware, Settings};
@@ -195,7 +195,7 @@ fn enter(settings: &Settings, cid: Option<u32>) -> Result<Option<Entry>> {
 struct Machine {
     shares: Vec<Shared>,
     tpm: Option<Tpm>,
-    _journal: Option<Helper>,
+    _journal: Option<journal::Taken>,
     drives: Vec<Backing>,
     credentials: Credentials,
     variables: Option<(PathBuf, String)>,

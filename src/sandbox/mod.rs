@@ -11,6 +11,7 @@ mod fault;
 mod harden;
 mod host;
 mod init;
+mod interrupt;
 mod loops;
 mod memory;
 mod open;
@@ -31,6 +32,7 @@ mod warden;
 mod wire;
 
 pub use host::{BIN, EXECUTABLE, HostRoot, PATH, SEARCH, Tools, host_root};
+pub use interrupt::{end_if_interrupted, on_interrupt};
 pub use loops::loop_devices;
 pub use memory::available as available_memory;
 pub use over::{OVER_EXECUTABLE, Over};

@@ -40,12 +40,14 @@ const HOSTS_ETC: [&str; 8] = [
 /// How a program of a tools tree sees the host.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Over {
-    /// The directories that the tools tree is made of, lowest first.
+    /// The directories that the tools tree is made of, lowest first; none for a program of the host.
     pub lowers: Vec<PathBuf>,
     /// Whether `/etc` is the tree's too, but for what tells who is who.
     pub etc: bool,
     /// The user and group that it runs as, other than who starts it.
     pub owner: Option<(u32, u32)>,
+    /// Files and directories of the host, and where it sees them, read-only: places that are there without them.
+    pub binds: Vec<(PathBuf, PathBuf)>,
 }
 
 impl Over {
@@ -53,22 +55,27 @@ impl Over {
     /// run with them.
     pub fn arguments(&self, program: &Path) -> Vec<OsString> {
         let owner = self.owner.map_or("-".to_owned(), |(uid, gid)| format!("{uid}:{gid}"));
-        let head = [ENTRY, if self.etc { "etc" } else { "usr" }, &owner, &self.lowers.len().to_string()];
-        let head = head.into_iter().map(OsString::from);
-        let lowers = self.lowers.iter().map(|path| path.as_os_str().to_owned());
-        head.chain(lowers).chain([program.as_os_str().to_owned()]).collect()
+        let [lowers, binds] = [self.lowers.len(), self.binds.len()].map(|count| count.to_string());
+        let head = [ENTRY, if self.etc { "etc" } else { "usr" }, &owner, &lowers, &binds];
+        let binds = self.binds.iter().flat_map(|(source, target)| [source, target]);
+        let paths = self.lowers.iter().chain(binds).map(|path| path.as_os_str().to_owned());
+        head.into_iter().map(OsString::from).chain(paths).chain([program.as_os_str().to_owned()]).collect()
     }
 
     /// Reads the arguments behind the hidden one; gives the program and its arguments too.
     fn parse(args: &[OsString]) -> Option<(Self, &[OsString])> {
-        let [etc, owner, count, rest @ ..] = args else { return None };
+        let [etc, owner, lowers, binds, rest @ ..] = args else { return None };
         let owner = match owner.to_str()? {
             "-" => None,
             text => text.split_once(':').and_then(|(uid, gid)| Some((uid.parse().ok()?, gid.parse().ok()?))),
         };
-        let (lowers, argv) = rest.split_at_checked(count.to_str()?.parse().ok()?)?;
+        let (lowers, rest) = rest.split_at_checked(lowers.to_str()?.parse().ok()?)?;
+        let (binds, argv) = rest.split_at_checked(binds.to_str()?.parse::<usize>().ok()?.checked_mul(2)?)?;
         argv.first()?;
-        Some((Self { lowers: lowers.iter().map(PathBuf::from).collect(), etc: etc == "etc", owner }, argv))
+        let lowers = lowers.iter().map(PathBuf::from).collect();
+        let binds =
+            binds.chunks_exact(2).filter_map(|pair| Some((pair.first()?.into(), pair.get(1)?.into()))).collect();
+        Some((Self { lowers, etc: etc == "etc", owner, binds }, argv))
     }
 
     /// The program in arguments that [`Over::arguments`] gave.
@@ -79,10 +86,19 @@ impl Over {
     /// The steps that make the root. `names` are the entries of the host's root directory, `there` tells what the host
     /// has.
     fn mounts(&self, names: &[OsString], there: impl Fn(&Path) -> bool) -> Vec<Mount> {
-        let tools = |name: &OsString| DIRECTORIES.iter().any(|own| name == own) || (self.etc && name == "etc");
+        let tools = |name: &OsString| {
+            !self.lowers.is_empty() && (DIRECTORIES.iter().any(|own| name == own) || (self.etc && name == "etc"))
+        };
         let own = Path::new(OVER_EXECUTABLE).parent().and_then(Path::file_name);
+        let own = own.filter(|_| !self.lowers.is_empty());
         let host = names.iter().filter(|name| !tools(name) && own != Some(name));
         let mut mounts: Vec<Mount> = host.map(|name| Mount::Same { path: Path::new("/").join(name) }).collect();
+        let bind = |source: PathBuf, target: PathBuf| Mount::Bind { source, target, read_only: true, optional: true };
+        let binds = self.binds.iter().map(|(source, target)| bind(source.clone(), target.clone()));
+        if self.lowers.is_empty() {
+            mounts.extend(binds);
+            return mounts;
+        }
         let mut parts: Vec<PathBuf> = DIRECTORIES.iter().map(|name| Path::new("/").join(name)).collect();
         let mut points = Vec::new();
         if self.etc {
@@ -102,9 +118,9 @@ impl Over {
             points.clear();
         }
         mounts.push(Mount::Parts { lowers: self.lowers.clone(), parts, points });
-        let bind = |source: PathBuf, target: PathBuf| Mount::Bind { source, target, read_only: true, optional: true };
         mounts.extend(over.into_iter().map(|path| bind(path.clone(), path)));
         mounts.extend(std::env::current_exe().ok().map(|executable| bind(executable, OVER_EXECUTABLE.into())));
+        mounts.extend(binds);
         mounts
     }
 
@@ -151,7 +167,8 @@ pub(super) fn main(args: &[OsString]) -> ! {
         Ok(()) => become_program(&program, argv),
         Err(fault) => fault,
     };
-    crate::tell!("mkosi: can't run {} of the tools tree: {fault}", program.to_string_lossy());
+    let whose = if over.lowers.is_empty() { "" } else { " of the tools tree" };
+    crate::tell!("mkosi: can't run {}{whose}: {fault}", program.to_string_lossy());
     std::process::exit(127)
 }
 
@@ -205,12 +222,17 @@ mod tests {
     use super::*;
 
     fn over(lowers: &[&str], etc: bool) -> Over {
-        Over { lowers: lowers.iter().map(PathBuf::from).collect(), etc, owner: None }
+        Over { lowers: lowers.iter().map(PathBuf::from).collect(), etc, ..Over::default() }
     }
 
     #[test]
     fn arguments_come_back() {
-        for over in [over(&["/a", "/b"], true), Over { owner: Some((7, 8)), ..over(&["/a"], false) }] {
+        let binds = vec![("/x".into(), "/run/x".into()), ("/y".into(), "/run/y".into())];
+        for over in [
+            over(&["/a", "/b"], true),
+            Over { owner: Some((7, 8)), ..over(&["/a"], false) },
+            Over { binds, ..over(&["/a"], false) },
+        ] {
             let mut arguments = over.arguments(Path::new("/usr/bin/x"));
             assert_eq!(Over::program_of(&arguments), Some(OsStr::new("/usr/bin/x")));
             arguments.push("-y".into());
@@ -218,7 +240,8 @@ mod tests {
             assert_eq!((read, argv.len()), (over, 2));
         }
         assert_eq!(Over::program_of(&["x".into()]), None);
-        assert_eq!(Over::parse(&["etc", "-", "3", "/a"].map(OsString::from)), None);
+        assert_eq!(Over::parse(&["etc", "-", "3", "0", "/a"].map(OsString::from)), None);
+        assert_eq!(Over::parse(&["etc", "-", "0", "1", "/a"].map(OsString::from)), None);
     }
 
     #[test]
@@ -253,5 +276,10 @@ mod tests {
         let (shown, points) = parts(&etc);
         assert!(shown.contains(&"/etc".into()) && points.contains(&"/etc/passwd".into()), "{shown:?} {points:?}");
         assert!(!points.contains(&"/etc/shadow".into()));
+        // A program of the host itself, for which something is to stand elsewhere.
+        let binds = vec![("/a".into(), "/home/a".into())];
+        let host = Over { binds, ..over(&[], false) };
+        assert_eq!(same(&host), ["/bin", "/etc", "/home", "/mkosi", "/usr"].map(PathBuf::from));
+        assert_eq!(host.mounts(&names, |_| true).len(), 6);
     }
 }

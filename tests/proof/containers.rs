@@ -4,6 +4,8 @@ use crate::machine::turn;
 use crate::support::tools;
 use crate::system::{STATUS, project};
 
+const FORWARDED: &str = "--forward-journal=journal/proof.journal";
+
 #[test]
 fn a_container_boots_to_its_target_and_ends_with_a_status() {
     let _turn = turn();
@@ -20,6 +22,7 @@ fn a_container_boots_to_its_target_and_ends_with_a_status() {
         "--tools-tree=",
         "--ephemeral=no",
         "--kernel-command-line-extra=systemd.unit=proof.target",
+        FORWARDED,
         "boot",
     ]);
     let output = command.output().unwrap();
@@ -31,4 +34,8 @@ fn a_container_boots_to_its_target_and_ends_with_a_status() {
     let journal = ["--tools-tree=", "--ephemeral=no", "journalctl", "--", "--no-pager", "--output=cat"];
     let text = project.done(&[&journal[..], &["--unit=proof.service"]].concat()).stdout;
     assert!(text.contains("Tell what the system runs on"), "{text}");
+    // What it sent to the host, to its last word: of a machine that runs on a copy there is nothing else.
+    let journal = ["--tools-tree=", FORWARDED, "journalctl", "--", "--no-pager", "--output=cat"];
+    let text = project.done(&journal).stdout;
+    assert!(text.contains("Tell what the system runs on") && text.trim_end().ends_with("Journal stopped"), "{text}");
 }

@@ -133,6 +133,7 @@ fn nspawn() {
         ("--format=directory --foreign-uid-range=yes shell", true, 258),
         ("--format=directory --forward-journal=$D/j.journal --bind-user=yes boot", true, 257),
         ("--format=directory --forward-journal=$D/j boot", true, 261),
+        ("--format=directory --unit-property=MemoryMax=2G --unit-property=CPUWeight=20 boot", true, 257),
         ("--format=directory --kernel-command-line-extra=quiet --kernel-command-line-extra=A-b=c boot", true, 257),
     ] {
         let _ = writeln!(text, "mkosi {arguments}    # systemd {version}");

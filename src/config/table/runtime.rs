@@ -49,6 +49,13 @@ pub(super) const SETTINGS: &[Setting] = &[
         "Mount the sources and the build directory in the running image",
     ),
     setting("BindUser", &["--bind-user"], Kind::Bool, "Give the running image the account of the user"),
+    setting(
+        "UnitProperties",
+        &["--unit-property"],
+        Kind::List { item: Item::Text, split: Split::Quoted },
+        "Properties of the unit that systemd-nspawn makes for a container",
+    )
+    .meta("PROPERTY"),
     setting("SshKey", &["--ssh-key"], Kind::Path(PathRule::SECRET), "The private key of `mkosi ssh`")
         .meta("PATH")
         .at(&["key"]),

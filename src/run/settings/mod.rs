@@ -86,6 +86,8 @@ pub struct Settings {
     pub network: Network,
     /// `BindUser=`.
     pub bind_user: bool,
+    /// `UnitProperties=`.
+    pub unit_properties: Vec<String>,
     /// `Ssh=`: whether the image needs a key to be of use.
     pub ssh_needed: bool,
     /// `SshKey=`.

@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{Console, Credential, DiskType, Drive, Feature, Firmware, Network, Settings, SharedTree, VsockCid};
-use crate::config::{DEFAULT_INITRD, Image, Value};
+use crate::config::{DEFAULT_INITRD, Image, Value, build_subdirectory};
 use crate::output::{Compression, OutputNames};
 use crate::run::error::{Result, RunError};
 
@@ -24,7 +24,7 @@ impl Settings {
         let machine = image.text("Machine").filter(|name| !name.is_empty()).unwrap_or(&image.name).to_owned();
         let variables = image.get("FirmwareVariables");
         let cid = image.get("VSockCID").as_number().unwrap_or(-1);
-        let build_directory = build_directory(image);
+        let build_directory = build_subdirectory(image);
         Ok(Self {
             image: image.name.clone(),
             machine,
@@ -98,6 +98,7 @@ impl Settings {
                 _ => Network::User,
             },
             bind_user: image.bool("BindUser"),
+            unit_properties: owned("UnitProperties"),
             ssh_needed: matches!(text("Ssh"), "always" | "runtime"),
             ssh_key: path("SshKey"),
             ssh_certificate: path("SshCertificate"),
@@ -190,13 +191,6 @@ fn trees(value: &Value, prefix: &str) -> Vec<SharedTree> {
         Some(SharedTree { source, target })
     };
     value.items().iter().filter_map(tree).collect()
-}
-
-/// The build directory as scripts have it.
-fn build_directory(image: &Image) -> Option<PathBuf> {
-    let text = |name: &str| image.text(name).unwrap_or_default();
-    let name = format!("{}~{}~{}", text("Distribution"), text("Release"), text("Architecture"));
-    image.path("BuildDirectory").map(|directory| directory.join(name))
 }
 
 /// Puts `&b`, the build directory, and `&&` into the value of `Linux=`.

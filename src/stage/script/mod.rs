@@ -20,7 +20,7 @@ use serde_json::json;
 pub use carried::latest;
 pub use clean::clean;
 pub use environment::{Kind, TABLE};
-pub use run::{own_build_directory, variables};
+pub use run::variables;
 
 use super::{Context, Outputs, StageError, Tree};
 use crate::sandbox::{Mount, Spec};

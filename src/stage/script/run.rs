@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::carried::Carried;
 use super::environment::{CONFIG, Facts, Kind, config_json, environment, users};
 use super::{access, sources, wrappers};
-use crate::config::Image;
+use crate::config::build_directory_below;
 use crate::sandbox::{Cancel, Input, Mount, Output, Spec};
 use crate::stage::{Context, Root, StageError, Tree, debian};
 
@@ -185,23 +185,11 @@ pub fn variables(cx: &Context<'_>) -> BTreeMap<String, String> {
 
 /// The user's build directory: kept between builds and no part of any key.
 fn build_directory(cx: &Context<'_>) -> Result<Option<PathBuf>, StageError> {
-    let text = |setting| cx.view.text(setting).unwrap_or_default();
-    let [distribution, release, architecture] = ["Distribution", "Release", "Architecture"].map(text);
     let Some(directory) = cx.view.path("BuildDirectory") else {
         return Ok(None);
     };
-    let own = directory.join(own_name(distribution, release, architecture));
+    // Its specifiers were put in where the image's name was known.
+    let own = build_directory_below(directory, cx.view.text("BuildKey").unwrap_or_default());
     std::fs::create_dir_all(&own).map_err(StageError::io("make the build directory", &own))?;
     Ok(Some(own))
-}
-
-/// The directory below `BuildDirectory=` that an image's build scripts fill.
-pub fn own_build_directory(image: &Image) -> Option<PathBuf> {
-    let text = |setting| image.text(setting).unwrap_or_default();
-    let [distribution, release, architecture] = ["Distribution", "Release", "Architecture"].map(text);
-    Some(image.path("BuildDirectory")?.join(own_name(distribution, release, architecture)))
-}
-
-fn own_name(distribution: &str, release: &str, architecture: &str) -> String {
-    format!("{distribution}~{release}~{architecture}")
 }
