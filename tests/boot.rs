@@ -5,6 +5,8 @@
 
 mod support;
 
+#[path = "boot/equal.rs"]
+mod equal;
 #[path = "boot/images.rs"]
 mod images;
 #[path = "boot/project.rs"]

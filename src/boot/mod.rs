@@ -10,6 +10,7 @@ pub mod grub;
 pub mod kernels;
 pub mod loader;
 pub mod look;
+pub mod measured;
 pub mod microcode;
 pub mod modules;
 pub mod names;

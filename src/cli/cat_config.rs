@@ -4,8 +4,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::config::{Image, Loaded};
+use crate::types::without_pins;
 
-/// The files with their texts. Paths below `here` are shown relative to it. Where images were
+/// The files with their texts, without PINs in URIs of keys. Paths below `here` are shown relative to it. Where images were
 /// asked for, only theirs are shown.
 ///
 /// # Errors
@@ -22,7 +23,7 @@ pub fn render(loaded: &Loaded, here: &Path) -> std::io::Result<String> {
         let _ = writeln!(text, "### IMAGE: {}", image.name);
         for file in files {
             let _ = writeln!(text, "# {}", file.strip_prefix(here).unwrap_or(file).display());
-            text.push_str(&std::fs::read_to_string(file)?);
+            text.push_str(&without_pins(&std::fs::read_to_string(file)?));
             if !text.ends_with('\n') {
                 text.push('\n');
             }

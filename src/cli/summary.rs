@@ -4,21 +4,32 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Serialize as _;
+use serde_json::Value as Json;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
 use crate::config::table::{Kind, SECTIONS, SETTINGS, Scope, Setting};
 use crate::config::{Image, Loaded, Origin, Sourced, Value};
 use crate::types::without_pins;
 
-/// The JSON that mkosi's own `summary --json` prints: the same keys and shapes, sorted.
+/// The JSON that mkosi's own `summary --json` prints: the same keys and shapes, sorted. PINs in URIs of keys are left out:
+/// it ends up in logs, and nothing reads settings back from it.
 pub fn json(loaded: &Loaded) -> String {
     let mut bytes = Vec::new();
     let mut serializer = Serializer::with_formatter(&mut bytes, PrettyFormatter::with_indent(b"    "));
     // Writing to memory can't fail, and every key is a text.
-    if loaded.to_json().serialize(&mut serializer).is_err() {
+    if hide_pins(loaded.to_json()).serialize(&mut serializer).is_err() {
         return String::new();
     }
     String::from_utf8_lossy(&bytes).into_owned()
+}
+
+fn hide_pins(json: Json) -> Json {
+    match json {
+        Json::String(text) => Json::String(without_pins(&text)),
+        Json::Array(items) => items.into_iter().map(hide_pins).collect(),
+        Json::Object(fields) => fields.into_iter().map(|(name, value)| (name, hide_pins(value))).collect(),
+        other => other,
+    }
 }
 
 /// The settings by sections. A star marks what is not at its default; what set it stands behind. Paths below `here`
@@ -96,7 +107,6 @@ fn lines(setting: &Setting, value: &Value, here: &Path) -> Vec<String> {
     let lines: Vec<String> = match (setting.kind, value) {
         // A secret isn't shown.
         (Kind::Password, Value::Map(_)) => vec!["(set)".to_owned()],
-        (Kind::KeyFile, Value::Text(text)) => vec![without_pins(text)],
         (Kind::Credentials, Value::List(items)) => {
             items.iter().filter_map(|item| item.field("name")).map(|name| plain(name, here)).collect()
         }
@@ -118,7 +128,7 @@ fn plain(value: &Value, here: &Path) -> String {
         Value::None => "none".to_owned(),
         Value::Bool(value) => if *value { "yes" } else { "no" }.to_owned(),
         Value::Number(number) => number.to_string(),
-        Value::Text(text) => text.clone(),
+        Value::Text(text) => without_pins(text),
         Value::Path(path) => short(path, here),
         Value::List(items) => items.iter().map(|item| plain(item, here)).collect::<Vec<_>>().join(" "),
         Value::Map(map) => match (map.get("source"), map.get("target"), map.get("type")) {

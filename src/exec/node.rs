@@ -10,7 +10,7 @@ use super::given;
 use super::log::Log;
 use super::reads::{self, Inputs, Settled};
 use super::{Event, ExecError, Observer, Options, Outcome, Shared};
-use crate::config::View;
+use crate::config::{Origin, View};
 use crate::plan::{self, Node, NodeId, Reason};
 use crate::reads::Recording;
 use crate::sandbox::Cancel;
@@ -155,7 +155,7 @@ impl Job<'_> {
         let log_path = self.store.log_path(&self.node.slot());
         let mut log = Log::new(&log_path, self.id, self.observer);
         let result = self.locked(code, &mut log);
-        result.map_err(|error| match error {
+        result.map_err(|error| match self.with_place(error) {
             StageError::Cancelled => ExecError::Cancelled,
             error => ExecError::Node {
                 node: self.node.name(),
@@ -165,6 +165,19 @@ impl Job<'_> {
                 log: log_path,
             },
         })
+    }
+
+    /// Adds where a setting was set whose value doesn't do.
+    fn with_place(&self, error: StageError) -> StageError {
+        match error {
+            StageError::Setting { setting, text } => match self.node.image.values.get(setting.as_str()) {
+                Some(sourced) if sourced.origin != Origin::Default => {
+                    StageError::Other(format!("{}: {text}", sourced.origin))
+                }
+                _ => StageError::Other(text),
+            },
+            other => other,
+        }
     }
 
     /// Names the store where a command of the stage found the disk full: only its words tell.

@@ -4,6 +4,7 @@
 //! and needs that are themselves one node) become one node. Nodes that turn out equal only later, because the
 //! things that they need came out equal, meet in the store by their key.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use super::need::Need;
 use super::outputs::{OutputPart, Outputs};
 use super::{Declarations, Edge, Hidden, Node, Plan, PlanError, Programs, RootAccess, StageDecl};
 use crate::config::{Image, Origin, Value};
-use crate::types::{Digest, Encoder, key_of_uri};
+use crate::types::{Digest, Encoder, key_of_uri, sha512_crypt};
 
 /// What the names of needs that enter no key begin with.
 pub(super) const UNKEYED: &str = "unkeyed";
@@ -79,6 +80,7 @@ pub fn compile(
         outputs: &outputs,
         keeps_owners: digests.keeps_owners(),
         writes_labels: digests.writes_labels(),
+        passwords: RefCell::default(),
     };
     for index in 0..images.len() {
         // What all others of an image may be run with comes first.
@@ -99,6 +101,8 @@ struct Builder<'a> {
     outputs: &'a Outputs,
     keeps_owners: bool,
     writes_labels: bool,
+    /// Slow hashes of passwords, each made once.
+    passwords: RefCell<HashMap<String, String>>,
 }
 
 impl Builder<'_> {
@@ -146,13 +150,29 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// A password with its slow hash in its place. That in the image is no faster, so whoever has the digest of this has
+    /// nothing better to try guesses on.
+    fn dear(&self, value: &Value) -> Option<Value> {
+        const SALT: &str = "mkosi.key";
+        let Value::Map(map) = value else { return None };
+        let (password, hashed) = (map.get("password")?.as_text()?, map.get("hashed")?.as_bool()?);
+        if hashed || password.is_empty() {
+            return None;
+        }
+        let mut known = self.passwords.borrow_mut();
+        let hash = known.entry(password.to_owned()).or_insert_with(|| sha512_crypt(password, SALT)).clone();
+        let mut map = map.clone();
+        map.insert("password".to_owned(), Value::Text(hash));
+        Some(Value::Map(map))
+    }
+
     fn settings_and_tools(&self, node: &mut Node) {
         for setting in &node.decl.settings {
             let mut encoder = Encoder::new("mkosi.setting", 1);
             let value = node.image.get(setting);
-            // Nothing depends on how a key is unlocked.
-            match value.as_text().and_then(key_of_uri) {
-                Some(key) => Value::Text(key).encode(&mut encoder),
+            // Nothing depends on how a key is unlocked, and nobody is to guess a password by its digest.
+            match value.as_text().and_then(key_of_uri).map(Value::Text).or_else(|| self.dear(value)) {
+                Some(value) => value.encode(&mut encoder),
                 None => value.encode(&mut encoder),
             }
             node.inputs.insert(format!("setting/{setting}"), encoder.finish());

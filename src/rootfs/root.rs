@@ -138,6 +138,21 @@ impl Root {
         write().map_err(|error| self.error("write", path, error))
     }
 
+    /// Gives a regular file other contents; its owner, mode and attributes stay. Links are followed inside the root, and
+    /// other names of the file see the contents too.
+    pub fn rewrite_file(&self, path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
+        let path = path.as_ref();
+        let write = || -> io::Result<()> {
+            let mut file = File::from(self.open_in(path, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::NOCTTY)?);
+            if !file.metadata()?.is_file() {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file"));
+            }
+            file.set_len(0)?;
+            file.write_all(bytes)
+        };
+        write().map_err(|error| self.error("write", path, error))
+    }
+
     /// Reads a regular file; links are followed inside the root. Anything but a regular file is an error, so that a
     /// pipe or device in the image can't hang or feed the host.
     pub fn read_file(&self, path: impl AsRef<Path>) -> Result<Vec<u8>> {

@@ -116,6 +116,14 @@ pub enum Step {
         /// The file.
         stdout: PathBuf,
     },
+    /// Sets the day on which the password of a user was changed last (shadow(5)), if the tree has one. Day 0 is left out,
+    /// since it would mean that it has to be changed at once.
+    LastChange {
+        /// The user.
+        user: String,
+        /// Days since the start of 1970.
+        day: i64,
+    },
     /// Generates the locales that `/etc/locale.gen` names, in the tree, if it names any.
     LocaleGen,
 }
@@ -207,6 +215,7 @@ fn run_step(root: &Root, step: &Step) -> Result<(), String> {
             root.write_file(path, &contents, *mode).map_err(words)
         }
         Step::RunTo { argv, stdout } => run_to(argv, stdout),
+        Step::LastChange { user, day } => last_change(root, user, *day),
         Step::LocaleGen => locale_gen(root),
     }
 }
@@ -240,6 +249,36 @@ fn with_fields(text: &str, fields: &[(String, String)]) -> String {
     lines.join("\n") + "\n"
 }
 
+fn last_change(root: &Root, user: &str, day: i64) -> Result<(), String> {
+    const SHADOW: &str = "etc/shadow";
+    let old = match root.read_file(SHADOW) {
+        Ok(old) => old,
+        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(error.to_string()),
+    };
+    let new = with_last_change(&String::from_utf8_lossy(&old), user, day);
+    if new.as_bytes() == old.as_slice() {
+        return Ok(());
+    }
+    root.rewrite_file(SHADOW, new.as_bytes()).map_err(|error| error.to_string())
+}
+
+/// A shadow file with this day in the third field of a user's line.
+fn with_last_change(text: &str, user: &str, day: i64) -> String {
+    let line = |line: &str| {
+        let mut fields: Vec<&str> = line.split(':').collect();
+        let day = if day > 0 { day.to_string() } else { String::new() };
+        if let [name, _, changed, ..] = fields.as_mut_slice()
+            && *name == user
+        {
+            *changed = &day;
+            return fields.join(":") + "\n";
+        }
+        format!("{line}\n")
+    };
+    text.lines().map(line).collect()
+}
+
 fn run_program(root: &Root, argv: &[String], accept: &[i32], env: &[(String, String)]) -> Result<(), String> {
     let Some((program, arguments)) = argv.split_first() else { return Ok(()) };
     let mut command = match find_tool(program) {
@@ -262,37 +301,25 @@ fn run_program(root: &Root, argv: &[String], accept: &[i32], env: &[(String, Str
         }
     };
     command.envs(env.iter().map(|(name, value)| (name, value)));
-    println!("running {}", shown(argv));
+    println!("running {}", argv.join(" "));
     let status = command.status().map_err(|error| format!("can't start {program}: {error}"))?;
     match status.code() {
         Some(0) => Ok(()),
         Some(code) if accept.contains(&code) => Ok(()),
-        _ => Err(format!("`{}` failed: {status}", shown(argv))),
+        _ => Err(format!("`{}` failed: {status}", argv.join(" "))),
     }
-}
-
-/// Options whose values are not told: anybody may read a log, or be shown one.
-const SECRET: [&str; 1] = ["--root-password-hashed="];
-
-/// A command line for people, without what is secret in it.
-fn shown(argv: &[String]) -> String {
-    let word = |word: &String| match SECRET.iter().find(|option| word.starts_with(**option)) {
-        Some(option) => format!("{option}***"),
-        None => word.clone(),
-    };
-    argv.iter().map(word).collect::<Vec<_>>().join(" ")
 }
 
 fn run_to(argv: &[String], stdout: &Path) -> Result<(), String> {
     let Some((program, arguments)) = argv.split_first() else { return Ok(()) };
-    println!("running {}", shown(argv));
+    println!("running {}", argv.join(" "));
     let file = std::fs::File::create(stdout).map_err(|error| format!("can't make {}: {error}", stdout.display()))?;
     let status = Command::new(program)
         .args(arguments)
         .stdout(file)
         .status()
         .map_err(|error| format!("can't start {program}: {error}"))?;
-    if status.success() { Ok(()) } else { Err(format!("`{}` failed: {status}", shown(argv))) }
+    if status.success() { Ok(()) } else { Err(format!("`{}` failed: {status}", argv.join(" "))) }
 }
 
 fn locale_gen(root: &Root) -> Result<(), String> {
@@ -325,14 +352,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hashes_of_passwords_are_not_told() {
-        let argv = ["systemd-firstboot", "--force", "--root-password-hashed=$6$a b$c", "--locale=C"];
-        let argv = argv.map(str::to_owned);
-        assert_eq!(shown(&argv), "systemd-firstboot --force --root-password-hashed=*** --locale=C");
-        let place = tempfile::tempdir().unwrap();
-        let failing = ["false", "--root-password-hashed=$6$a"].map(str::to_owned);
-        let error = run_program(&Root::open(place.path()).unwrap(), &failing, &[], &[]).unwrap_err();
-        assert!(error.contains("--root-password-hashed=***") && !error.contains("$6$"), "{error}");
+    fn the_day_of_a_password_is_replaced() {
+        let text = "root:$6$a$b:20784::::::\nrooty:!*:1:::::1:\n";
+        assert_eq!(with_last_change(text, "root", 9), "root:$6$a$b:9::::::\nrooty:!*:1:::::1:\n");
+        assert_eq!(with_last_change(text, "root", 0), "root:$6$a$b:::::::\nrooty:!*:1:::::1:\n");
+        assert_eq!(with_last_change("root\n", "root", 1), "root\n");
     }
 
     #[test]

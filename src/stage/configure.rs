@@ -1,6 +1,8 @@
 //! What makes an installed tree an image of its own: os-release, users, volatile files, locales, presets,
 //! first-boot settings.
 
+use std::path::Path;
+
 use super::apply::{Step, apply};
 use super::context::BUILDROOT;
 use super::derived::{of_tree, uuid};
@@ -8,13 +10,26 @@ use super::{Context, Outputs, StageError};
 use crate::boot::kernels::misplaced;
 use crate::boot::look::Look;
 use crate::config::Value;
-use crate::types::{Digest, Encoder};
+use crate::sandbox::Mount;
+use crate::types::{Digest, Encoder, sha512_crypt};
+
+/// Where systemd-firstboot finds the password in its sandbox: whoever is on the host can read its arguments.
+const CREDENTIALS: &str = "/work/credentials";
+
+/// The credential with the hash of root's password (systemd-firstboot(1)).
+const PASSWORD: &str = "passwd.hashed-password.root";
+
+/// Seconds of a day.
+const DAY: i64 = 24 * 60 * 60;
 
 /// Runs the steps, all in one sandbox.
 pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     let tree = cx.open_tree()?;
     let mut spec = cx.spec(&[]);
     spec.mounts.push(cx.tree_mount(&tree));
+    // systemd-sysusers notes it as the day on which a password was changed last. Day 0 would mean that it has to be
+    // changed now (shadow(5)).
+    spec.env.insert("SOURCE_DATE_EPOCH".to_owned(), cx.epoch().max(DAY).to_string());
     let mut steps = Vec::new();
     kernels(cx, &mut steps);
     autologin(cx, &mut steps);
@@ -29,7 +44,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         steps.push(write("etc/machine-id", &id, 0o444));
     }
     steps.push(Step::LocaleGen);
-    first_boot(cx, &mut steps);
+    first_boot(cx, &mut spec.mounts, &mut steps);
     apply(cx, spec, &steps)?;
     cx.close_tree(tree)
 }
@@ -188,7 +203,7 @@ fn machine_id(set: &Value, derived: &Digest) -> Option<String> {
 }
 
 /// Settings that systemd-firstboot(1) writes, and the credentials that give them to an image without `/etc`.
-fn first_boot(cx: &Context<'_>, steps: &mut Vec<Step>) {
+fn first_boot(cx: &Context<'_>, mounts: &mut Vec<Mount>, steps: &mut Vec<Step>) {
     if cx.view.test("Format=portable") {
         return;
     }
@@ -208,16 +223,30 @@ fn first_boot(cx: &Context<'_>, steps: &mut Vec<Step>) {
             credentials.extend(credential.map(|name| (name, text.to_owned())));
         }
     }
-    if let Some(hashed) = root_password(cx) {
-        argv.push(format!("--root-password-hashed={hashed}"));
-        credentials.push(("passwd.hashed-password.root", hashed));
+    let mut env = Vec::new();
+    let hashed = root_password(cx);
+    if let Some(hashed) = &hashed {
+        // It asks only if there is no such credential.
+        argv.push("--prompt-root-password".to_owned());
+        let target = Path::new(CREDENTIALS).join(PASSWORD);
+        mounts.push(Mount::File { target, contents: hashed.as_bytes().to_vec(), mode: 0o600 });
+        env.push(("CREDENTIALS_DIRECTORY".to_owned(), CREDENTIALS.to_owned()));
+        credentials.push((PASSWORD, hashed.clone()));
     }
     if argv.len() == 3 {
         return;
     }
-    steps.push(Step::Run { argv, accept: Vec::new(), env: Vec::new() });
+    steps.push(Step::Run { argv, accept: Vec::new(), env });
+    if hashed.is_some() || cx.view.text("RootShell").is_some() {
+        // systemd-firstboot writes the day on which it runs.
+        steps.push(Step::LastChange { user: "root".to_owned(), day: cx.epoch() / DAY });
+    }
+    // An initrd has `/etc`, and what reads these runs in the system.
+    if cx.view.bool("MakeInitrd") && cx.view.test("Format=cpio") {
+        return;
+    }
     for (name, value) in credentials {
-        let mode = if name.contains("password") { 0o600 } else { 0o644 };
+        let mode = if name == PASSWORD { 0o600 } else { 0o644 };
         steps.push(write(format!("usr/lib/credstore/{name}"), &value, mode));
     }
 }
@@ -235,7 +264,7 @@ fn root_password(cx: &Context<'_>) -> Option<String> {
     Some(match text.strip_prefix("hashed:") {
         Some(hashed) => hashed.to_owned(),
         None if text.is_empty() => text,
-        None => hash_password(&text, &salt(cx)),
+        None => sha512_crypt(&text, &salt(cx)),
     })
 }
 
@@ -245,13 +274,6 @@ fn salt(cx: &Context<'_>) -> String {
     let name = cx.view.text("ImageId").unwrap_or_default();
     let digest = Encoder::new("mkosi.salt", 1).str(name).digest(&of_tree(cx, "mkosi.salt.tree")).finish();
     digest.hex().chars().take(16).collect()
-}
-
-/// SHA-512 crypt.
-fn hash_password(password: &str, salt: &str) -> String {
-    let hash = sha_crypt::sha512_crypt_b64(password.as_bytes(), salt.as_bytes(), &sha_crypt::Sha512Params::default());
-    // The default number of rounds can't be out of range, and a hash without it is no hash.
-    hash.map(|hash| format!("$6${salt}${hash}")).unwrap_or_else(|_| "!".to_owned())
 }
 
 #[cfg(test)]
@@ -269,13 +291,5 @@ mod tests {
         let set = Value::text("0e9a6fe0-68f6-408c-be13-136054d20445");
         assert_eq!(machine_id(&set, &derived).as_deref(), Some("0e9a6fe068f6408cbe13136054d20445\n"));
         assert_eq!(machine_id(&Value::None, &derived), None);
-    }
-
-    #[test]
-    fn hashes_have_the_salt_that_they_are_given() {
-        let (one, other) = (hash_password("secret", "0123456789abcdef"), hash_password("secret", "fedcba9876543210"));
-        assert!(one.starts_with("$6$0123456789abcdef$"), "{one}");
-        assert_ne!(one.rsplit('$').next(), other.rsplit('$').next());
-        assert!(sha_crypt::sha512_check("secret", &one).is_ok());
     }
 }

@@ -70,6 +70,14 @@ pub enum StageError {
         /// Why it failed.
         error: std::io::Error,
     },
+    /// A setting has a value that doesn't do; whoever knows the image adds where it was set.
+    #[error("{text}")]
+    Setting {
+        /// The setting.
+        setting: String,
+        /// What is wrong with it, and what to do.
+        text: String,
+    },
     /// Anything else, told in full.
     #[error("{0}")]
     Other(String),

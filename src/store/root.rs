@@ -12,6 +12,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -122,7 +123,9 @@ impl Store {
         check_format(dir)?;
         for name in DIRECTORIES {
             let path = dir.join(name);
-            match fs::create_dir(&path) {
+            // Of what lies here, an image may have passwords in it; in the layers the files' own modes hold.
+            let mode = if matches!(name, "files" | "tmp") { 0o700 } else { 0o777 };
+            match fs::DirBuilder::new().mode(mode).create(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
                     return Err(StoreError::io("make", &path, error));
                 }

@@ -6,10 +6,12 @@ mod arch;
 mod digest;
 mod encode;
 pub mod human;
+mod password;
 mod pin;
 pub mod suggest;
 
 pub use arch::Architecture;
 pub use digest::{Digest, DigestParseError};
 pub use encode::Encoder;
+pub use password::sha512_crypt;
 pub use pin::{files_of_uri, key_of_uri, without_pins};

@@ -152,9 +152,13 @@ fn kernels_without_unified_images_have_entries() {
 fn outputs_that_are_efi_programs() {
     let project = project(&directory("cache-"), "");
     project.reconfigure("Format=directory", "Format=uki");
+    project.script("mkosi.postoutput", INSPECT);
+    let inspected =
+        || -> serde_json::Value { serde_json::from_str(&project.read("mkosi.output/inspected.json")).unwrap() };
     add_profile(&project);
     project.build();
     let uki = project.output("image.efi");
+    assert_eq!(inspected()[".uname"]["text"], "6.12.3");
     assert_eq!(identify(&uki).unwrap(), Program::Uki);
     assert_eq!(text(&uki, ".cmdline"), "quiet first");
     check_profile(&uki, &[]);
@@ -162,4 +166,6 @@ fn outputs_that_are_efi_programs() {
     std::fs::remove_dir_all(project.path().join("mkosi.uki-profiles")).unwrap();
     project.build();
     assert_eq!(identify(&uki).unwrap(), Program::Addon);
+    let addon = inspected();
+    assert!(addon[".cmdline"]["text"] == "quiet first" && addon[".uname"].is_null(), "{addon}");
 }

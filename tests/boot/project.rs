@@ -19,6 +19,7 @@ OutputDirectory=mkosi.output
 Packages=cryptsetup-bin
          dosfstools
          e2fsprogs
+         erofs-utils
          libengine-pkcs11-openssl
          libtss2-dev
          mtools

@@ -81,7 +81,10 @@ fn keys_of_a_token_sign_and_their_pin_is_kept_nowhere() {
     // The PIN is no part of the result; another key is.
     project.reconfigure(PIN, "111111");
     assert!(project.build().stages.is_empty());
-    assert!(!project.done(&["summary"]).text.contains("111111"));
+    for shown in [&["summary"] as &[&str], &["summary", "--json"], &["cat-config"]] {
+        let shown = project.done(shown).stdout;
+        assert!(shown.contains("pin-value=***") && !shown.contains("111111"), "{shown}");
+    }
     project.reconfigure("SplitArtifacts=uki,partitions", "SplitArtifacts=uki");
     project.reconfigure("object=boot?pin-value=111111", "object=none?pin-value=111111");
     let failed = project.fails(&[]);
@@ -99,6 +102,29 @@ fn a_provider_signs_measurements_alone() {
     project.build();
     let sections = tool(Command::new("objdump").arg("-h").arg(project.output("image.efi")));
     assert!(sections.contains(".pcrsig"), "{sections}");
+
+    // A certificate of another key.
+    let mut openssl = Command::new("openssl");
+    openssl.args([
+        "req",
+        "-x509",
+        "-newkey",
+        "rsa:2048",
+        "-nodes",
+        "-subj",
+        "/CN=other",
+        "-keyout",
+        "/dev/null",
+        "-out",
+    ]);
+    tool(openssl.arg(project.path().join("other.crt")));
+    project.reconfigure(
+        "SignExpectedPcrCertificate=pkcs11:token=mkosi;object=boot\nSignExpectedPcrCertificateSource=provider:pkcs11",
+        "SignExpectedPcrCertificate=other.crt",
+    );
+    let failed = project.fails(&[]);
+    failed.says("mkosi.conf:");
+    failed.says("SignExpectedPcrCertificate= is not the certificate of SignExpectedPcrKey=");
 }
 
 #[test]

@@ -15,6 +15,12 @@ cp tree/usr/lib/extension-release.d/* tree/etc/extension-release.d/* . 2>/dev/nu
 rm -rf part tree
 ";
 
+/// The hashes, where there are any.
+const HASHES: &str = "\
+test ! -e image.root-x86-64-verity.raw ||
+    veritysetup verify image.root-x86-64.raw image.root-x86-64-verity.raw \"$(cat image.roothash)\"
+";
+
 fn list(project: &Project) -> Vec<String> {
     project.read("mkosi.output/list").lines().map(str::to_owned).collect()
 }
@@ -27,9 +33,9 @@ fn has(project: &Project, path: &str) -> bool {
 fn each_kind_holds_what_it_may_and_says_what_it_is_for() {
     let project = project(
         &directory("cache-"),
-        "Format=sysext\nImageId=app\nImageVersion=7\nSplitArtifacts=roothash,repart-definitions",
+        "Format=sysext\nImageId=app\nImageVersion=7\nSplitArtifacts=roothash,repart-definitions,partitions",
     );
-    check(&project, LOOK);
+    check(&project, &format!("{LOOK}{HASHES}"));
     project.build();
     assert_eq!(partition_names(&project), ["root-x86-64"]);
     assert!(has(&project, "./usr/share/data/1") && has(&project, "./opt/app") && !has(&project, "./etc"));

@@ -21,7 +21,13 @@ const DEFINITIONS: [(&str, &str); 10] = [
 ];
 
 /// Each partition by the tool of its file system; what is in them; the hashes.
+///
+/// By another name, since systemd-dissect takes a root hash beside an image for that of its root partition.
 const CHECKS: &str = "\
+ln image.raw whole.raw
+systemd-dissect --validate --image-policy=usr=signed:=open whole.raw
+if systemd-dissect --validate --image-policy=root=signed:=open whole.raw; then exit 1; fi
+rm whole.raw
 e2fsck -fn image.root-x86-64.raw
 debugfs -R 'cat /etc/fstab' image.root-x86-64.raw > fstab
 btrfs check --readonly image.home.raw
@@ -157,6 +163,14 @@ fn what_can_not_be_made_is_told() {
     project.fails(&[]).says("mkosi genkey");
     add_keys(&project);
     project.fails(&[]).says("Verity=signature");
+    // Of trixie's systemd-repart.
+    project.reconfigure("Verity=signed", "Verity=defer");
+    for (name, text) in &DEFINITIONS[2..5] {
+        project.write(&format!("mkosi.repart/{name}.conf"), &format!("[Partition]\n{text}\n"));
+    }
+    let failed = project.fails(&[]);
+    failed.says("mkosi.conf:");
+    failed.says("no room for a signature without the key (Verity=defer); 258 does");
 }
 
 /// LUKS draws its keys at random, so that no two of them are equal; that one can be opened is all there is to check.

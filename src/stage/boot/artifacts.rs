@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::kernel::{modules, modules_of};
+use super::keys;
 use super::uki::initrds;
 use crate::boot::kernels::kernels;
 use crate::boot::look::{Look, OS_RELEASE};
@@ -40,6 +41,9 @@ pub fn split(
     let merged = MergedTree::new(&layers);
     let look = Look::new(&merged);
     let uki = unified_image(cx, wishes, &look)?;
+    if let Some(uki) = &uki {
+        keys::check_measured(cx, uki)?;
+    }
     let mut files = of_tree(cx, &wanted, &look, uki.as_deref())?;
     if let Some(path) = pcrs.filter(|_| wanted.contains(&"pcrs")) {
         files.insert(".pcrs".to_owned(), account(cx, &path)?);

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use super::parts::Parts;
 use super::uki::{Contents, PCRS, Recipe};
-use super::{file_mount, kernel, wishes};
+use super::{file_mount, kernel, keys, wishes};
 use crate::boot::look::{Look, OS_RELEASE};
 use crate::boot::names;
 use crate::boot::pe;
@@ -134,6 +134,7 @@ fn prepare(
 /// Takes the program and what is split from it into the store.
 fn finish(cx: &Context<'_>, out: PathBuf) -> Result<Outputs, StageError> {
     let [program, pcrs] = [OUTPUT, PCRS].map(|path| out.join(path.rsplit('/').next().unwrap_or(path)));
+    keys::check_measured(cx, &program)?;
     let wanted = cx.view.texts("SplitArtifacts");
     let mut files = BTreeMap::new();
     for (artifact, section, name) in [("kernel", ".linux", ".vmlinuz"), ("initrd", ".initrd", ".initrd")] {

@@ -1,6 +1,9 @@
 //! Keys and certificates: what the settings say of them, and how the sandbox of a program that signs sees them.
 
+use std::path::Path;
+
 use super::{environment, file_mount, program, tool};
+use crate::boot::measured;
 use crate::boot::signing::{Keeper, Pair, SignTool};
 use crate::config::Value;
 use crate::sandbox::Mount;
@@ -75,6 +78,22 @@ pub fn validate(cx: &Context<'_>, pair: &Pair) -> Vec<Step> {
     vec![program(argv, &environment(cx))]
 }
 
+/// Checks that the measurements of an image are signed with the key that the certificate tells of. Of a key in a file the
+/// public half is taken from the key itself; what an engine or provider keeps is believed to be the certificate's.
+pub fn check_measured(cx: &Context<'_>, image: &Path) -> Result<(), StageError> {
+    let source = cx.view.get("SignExpectedPcrKeySource").field("type").and_then(Value::as_text).unwrap_or("file");
+    if source == "file" || measured::fits(image).map_err(StageError::other)? != Some(false) {
+        return Ok(());
+    }
+    Err(StageError::Setting {
+        setting: "SignExpectedPcrCertificate".to_owned(),
+        text:
+            "SignExpectedPcrCertificate= is not the certificate of SignExpectedPcrKey=: what that key signed can't be \
+               checked with it, so that no machine would accept the measurements. Name the certificate of that key"
+                .to_owned(),
+    })
+}
+
 /// One program signs for both, so both keys have to be reached in the same way.
 pub fn same_keepers(cx: &Context<'_>) -> Result<(), StageError> {
     for half in ["Key", "Certificate"] {
@@ -108,10 +127,12 @@ fn pair(cx: &Context<'_>, name: &str, wanted: &str, mounts: &mut Vec<Mount>) -> 
         [("Key", &pair.key, &pair.key_keeper), ("Certificate", &pair.certificate, &pair.certificate_keeper)]
     {
         if *keeper == Keeper::File && !text.starts_with("/work/") {
-            return Err(StageError::Other(format!(
-                "{name}{half}= is no file that is there; with a name that an engine or provider of OpenSSL knows, set \
-                 {name}{half}Source= as well"
-            )));
+            let setting = format!("{name}{half}");
+            let text = format!(
+                "{setting}= is no file that is there; with a name that an engine or provider of OpenSSL knows, set \
+                 {setting}Source= as well"
+            );
+            return Err(StageError::Setting { setting, text });
         }
     }
     if pair.key_keeper != Keeper::File || pair.certificate_keeper != Keeper::File {

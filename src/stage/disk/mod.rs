@@ -102,6 +102,21 @@ impl Definitions {
         definitions
     }
 
+    /// Whether one makes a partition for a signature, as far as that can be seen.
+    fn want_signature(&self) -> bool {
+        let has = |text: &[u8]| String::from_utf8_lossy(text).lines().any(|line| line.trim() == "Verity=signature");
+        self.mounts.iter().any(|mount| match mount {
+            Mount::File { contents, .. } => has(contents),
+            Mount::Bind { source, .. } => {
+                let mut found = Vec::new();
+                list(source, "", &mut found).is_ok()
+                    && found.iter().any(|(_, path)| std::fs::read(path).is_ok_and(|text| has(&text)))
+            }
+            // Those that another image made.
+            _ => true,
+        })
+    }
+
     /// The directories of `RepartDirectories=`.
     fn of_project(cx: &Context<'_>) -> Result<Self, StageError> {
         let mut definitions = Self::default();
@@ -227,9 +242,30 @@ fn run(cx: &mut Context<'_>, pass: Pass<'_>) -> Result<Vec<Reported>, StageError
         if cx.cancel.is_cancelled() {
             return Err(StageError::Cancelled);
         }
+        if let Some(error) = cannot_defer(cx, &pass)? {
+            return Err(error);
+        }
         return Err(StageError::Command { command: REPART.to_owned(), exit });
     }
     repart::read_report(&report).map_err(StageError::other)
+}
+
+/// What to do where the program failed since it is too old for `Verity=defer`.
+fn cannot_defer(cx: &mut Context<'_>, pass: &Pass<'_>) -> Result<Option<StageError>, StageError> {
+    if !pass.signs || cx.view.text("Verity") != Some("defer") || !pass.definitions.want_signature() {
+        return Ok(None);
+    }
+    let version = version(cx)?;
+    if version >= repart::DEFERS_SIGNATURES {
+        return Ok(None);
+    }
+    let text = format!(
+        "{REPART} is of version {version}, which makes no room for a signature without the key (Verity=defer); {} does. \
+         Use newer tools (ToolsTree=default with a ToolsTreeRelease= that has them), or set Verity=hash and leave the \
+         signature's partition out",
+        repart::DEFERS_SIGNATURES
+    );
+    Ok(Some(StageError::Setting { setting: "Verity".to_owned(), text }))
 }
 
 fn command(cx: &Context<'_>, pass: &Pass<'_>) -> Result<Spec, StageError> {
