@@ -23,7 +23,8 @@ pub fn inspect(settings: &Settings, tools: &Tools, tool: &str, extra: &[String])
 /// Where the journal is, and the option that says so.
 fn journal(settings: &Settings, tool: &str) -> Result<(&'static str, PathBuf)> {
     let fits = matches!(settings.format.as_str(), "disk" | "directory");
-    if fits && !settings.ephemeral {
+    let packed = settings.names.compression() != crate::output::Compression::None;
+    if fits && !packed && !settings.ephemeral {
         let image = settings.built()?;
         return Ok((if image.is_dir() { "--root" } else { "--image" }, image));
     }
@@ -36,12 +37,16 @@ fn journal(settings: &Settings, tool: &str) -> Result<(&'static str, PathBuf)> {
             )),
         };
     }
-    Err(match fits {
-        false => RunError::unfit(
+    Err(match (fits, packed) {
+        (false, _) => RunError::unfit(
             format!("{tool} can't look into an image of Format={}", settings.format),
             "it looks into directory and disk images, and into the journal of ForwardJournal=",
         ),
-        true => RunError::unfit(
+        (true, true) => RunError::unfit(
+            format!("{tool} can't look into a compressed image"),
+            "build it with CompressOutput=no, or name the journal of a machine with --forward-journal=PATH",
+        ),
+        (true, false) => RunError::unfit(
             format!("{tool} finds nothing: with Ephemeral= what a machine wrote is removed with its copy of the image"),
             "boot it with --ephemeral=no or --forward-journal=PATH, and look again",
         ),

@@ -176,6 +176,10 @@ fn what_is_not_built_is_not_run() {
         let text = project.fails(&[verb]).text;
         assert!(text.contains("is not built") && text.contains("mkosi build"), "{verb}: {text}");
     }
+    assert!(project.fails(&["--compress-output=zstd", "journalctl"]).text.contains("CompressOutput=no"));
+    assert!(project.fails(&["--ephemeral=yes", "journalctl"]).text.contains("--forward-journal="));
+    let nowhere = ["--ephemeral=yes", "--forward-journal=nowhere", "coredumpctl"];
+    assert!(project.fails(&nowhere).text.contains("/nowhere: No such file"));
     assert!(project.fails(&["ssh"]).text.contains("mkosi vm"));
     assert!(project.fails(&["sysupdate"]).text.contains("mkosi.sysupdate/"));
     assert!(project.fails(&["--format=tar", "boot"]).text.contains("directory and disk"));
