@@ -238,8 +238,11 @@ fn an_update_with_the_programs_of_a_tree_is_one_of_the_host() {
         "{output:?}"
     );
     assert_eq!(output.status.code(), Some(3));
-    // Where nobody can tell the device, there is a note and the update goes on.
+    // An old one can't tell, but mounts do. Where nobody can, there is a note and the update goes on.
     script(&project, "bootctl", "exit 1");
+    script(&project, "findmnt", "[ \"$*\" = '-nvo SOURCE /' ] && echo /dev/mounted");
+    assert!(String::from_utf8_lossy(&run().stdout).contains("\n/dev/mounted\n"));
+    script(&project, "findmnt", "echo overlay");
     let output = run();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("Path=auto") && output.status.code() == Some(3), "{text}");
