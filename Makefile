@@ -11,8 +11,8 @@ SUDO := $(if $(filter 0,$(shell id -u)),,sudo)
 PACKAGES := acl apt-utils attr ca-certificates cpio debian-archive-keyring dpkg gcc gpg gpg-agent gpgv kmod libc6-dev \
 	libarchive-tools openssl passwd python3 systemd tar udev uidmap util-linux xz-utils zstd
 # Only the tests: they read the manual and the completions, run images, and open OCI images.
-TEST_PACKAGES := bash busybox-static checkpolicy fdisk fish groff-base ovmf qemu-system-x86 skopeo sqop swtpm \
-	swtpm-tools systemd-container systemd-journal-remote umoci zsh
+TEST_PACKAGES := bash busybox-static checkpolicy e2fsprogs fdisk fish groff-base mount ovmf qemu-system-x86 skopeo sqop \
+	swtpm swtpm-tools systemd-container systemd-journal-remote umoci zsh
 EXAMPLE := examples/debian
 MKOSI := $(CURDIR)/target/release/mkosi
 

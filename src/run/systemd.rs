@@ -23,7 +23,8 @@ pub fn inspect(settings: &Settings, tools: &Tools, tool: &str, extra: &[String])
 /// Where the journal is, and the option that says so.
 fn journal(settings: &Settings, tool: &str) -> Result<(&'static str, PathBuf)> {
     let fits = matches!(settings.format.as_str(), "disk" | "directory");
-    if fits && !settings.ephemeral {
+    let packed = settings.names.compression() != crate::output::Compression::None;
+    if fits && !packed && !settings.ephemeral {
         let image = settings.built()?;
         return Ok((if image.is_dir() { "--root" } else { "--image" }, image));
     }
@@ -36,12 +37,16 @@ fn journal(settings: &Settings, tool: &str) -> Result<(&'static str, PathBuf)> {
             )),
         };
     }
-    Err(match fits {
-        false => RunError::unfit(
+    Err(match (fits, packed) {
+        (false, _) => RunError::unfit(
             format!("{tool} can't look into an image of Format={}", settings.format),
             "it looks into directory and disk images, and into the journal of ForwardJournal=",
         ),
-        true => RunError::unfit(
+        (true, true) => RunError::unfit(
+            format!("{tool} can't look into a compressed image"),
+            "build it with CompressOutput=no, or name the journal of a machine with --forward-journal=PATH",
+        ),
+        (true, false) => RunError::unfit(
             format!("{tool} finds nothing: with Ephemeral= what a machine wrote is removed with its copy of the image"),
             "boot it with --ephemeral=no or --forward-journal=PATH, and look again",
         ),
@@ -106,14 +111,7 @@ fn of_host(tools: &Tools, place: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
         return Ok(Vec::new());
     }
     let mut shown = vec![(release.clone(), release)];
-    let host = Tools::new(Vec::new());
-    let device = match host.find(&["bootctl"]) {
-        // Outside of the tree, where `/` is the host's.
-        Some(bootctl) => finished(host.command(&bootctl).arg("--print-root-device"), "tell the root device")
-            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()),
-        None => Err(host.missing("bootctl", "tell the root device", "install it (package systemd-boot)")),
-    };
-    match device {
+    match root_device(&Tools::new(Vec::new())) {
         Ok(device) => {
             let link = place.join(VOLATILE_ROOT);
             std::os::unix::fs::symlink(&device, &link).map_err(RunError::io("make the link", &link))?;
@@ -123,6 +121,27 @@ fn of_host(tools: &Tools, place: &Path) -> Result<Vec<(PathBuf, PathBuf)>> {
         Err(error) => crate::tell!("note: transfers to partitions of the host with Path=auto can't work: {error}"),
     }
     Ok(shown)
+}
+
+/// The device of the host's root file system, by programs of the host: only outside of the tree `/` is the host's.
+fn root_device(host: &Tools) -> Result<String> {
+    let purpose = "tell the root device";
+    let ask = |program: &Path, arguments: &[&str]| {
+        finished(host.command(program).args(arguments), purpose)
+            .map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    // It sees through encryption too; older ones can't tell.
+    let told = match host.find(&["bootctl"]) {
+        Some(bootctl) => ask(&bootctl, &["--print-root-device"]),
+        None => Err(host.missing("bootctl", purpose, "install it (package systemd-boot)")),
+    };
+    told.or_else(|error| {
+        let mounted = host.find(&["findmnt"]).map(|findmnt| ask(&findmnt, &["-nvo", "SOURCE", "/"]));
+        match mounted {
+            Some(Ok(device)) if device.starts_with("/dev/") && !device.starts_with("/dev/mapper/") => Ok(device),
+            _ => Err(error),
+        }
+    })
 }
 
 /// Partitions in files of their own, which go when this is dropped.

@@ -176,6 +176,10 @@ fn what_is_not_built_is_not_run() {
         let text = project.fails(&[verb]).text;
         assert!(text.contains("is not built") && text.contains("mkosi build"), "{verb}: {text}");
     }
+    assert!(project.fails(&["--compress-output=zstd", "journalctl"]).text.contains("CompressOutput=no"));
+    assert!(project.fails(&["--ephemeral=yes", "journalctl"]).text.contains("--forward-journal="));
+    let nowhere = ["--ephemeral=yes", "--forward-journal=nowhere", "coredumpctl"];
+    assert!(project.fails(&nowhere).text.contains("/nowhere: No such file"));
     assert!(project.fails(&["ssh"]).text.contains("mkosi vm"));
     assert!(project.fails(&["sysupdate"]).text.contains("mkosi.sysupdate/"));
     assert!(project.fails(&["--format=tar", "boot"]).text.contains("directory and disk"));
@@ -234,8 +238,11 @@ fn an_update_with_the_programs_of_a_tree_is_one_of_the_host() {
         "{output:?}"
     );
     assert_eq!(output.status.code(), Some(3));
-    // Where nobody can tell the device, there is a note and the update goes on.
+    // An old one can't tell, but mounts do. Where nobody can, there is a note and the update goes on.
     script(&project, "bootctl", "exit 1");
+    script(&project, "findmnt", "[ \"$*\" = '-nvo SOURCE /' ] && echo /dev/mounted");
+    assert!(String::from_utf8_lossy(&run().stdout).contains("\n/dev/mounted\n"));
+    script(&project, "findmnt", "echo overlay");
     let output = run();
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(text.contains("Path=auto") && output.status.code() == Some(3), "{text}");

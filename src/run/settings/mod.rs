@@ -13,6 +13,9 @@ use super::error::{Result, RunError};
 use crate::output::OutputNames;
 use crate::types::Architecture;
 
+/// How long the name of a host can be.
+const LONGEST_NAME: usize = 64;
+
 /// Everything that decides how an image is run.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -135,9 +138,19 @@ impl Settings {
         matches!(self.firmware_variables.as_deref(), Some("microsoft" | "microsoft-mok"))
     }
 
-    /// The machine's name as the machine manager takes it, which knows no underscores.
+    /// The machine's name as systemd takes it, which wants that of a host (hostname(7)): a project's directory is often
+    /// called otherwise.
     pub fn machine_name(&self) -> String {
-        self.machine.replace('_', "-")
+        let fits = |c: char| c.is_ascii_alphanumeric() || c == '.';
+        let mut name = String::new();
+        for c in self.machine.chars().map(|c| if fits(c) { c } else { '-' }) {
+            // Neither sign may follow another one.
+            if name.len() < LONGEST_NAME && !(".-".contains(c) && (name.is_empty() || name.ends_with(['.', '-']))) {
+                name.push(c);
+            }
+        }
+        let name = name.trim_end_matches(['.', '-']);
+        if name.is_empty() { "image".to_owned() } else { name.to_owned() }
     }
 
     /// All directories that the machine is to see.

@@ -239,6 +239,22 @@ mod tests {
     }
 
     #[test]
+    fn names_that_systemd_takes() {
+        let values = [("Architecture", Value::text("x86-64")), ("Format", Value::text("disk"))];
+        let values = values.into_iter().map(|(name, value)| (name, Sourced { value, origin: Origin::Default }));
+        let image = Image { name: "main".into(), project: "/p".into(), values: values.collect() };
+        let mut settings = Settings::new(&image, None).unwrap();
+        for (given, name) in
+            [("a_b", "a-b"), ("My Project (2)", "My-Project-2"), ("v1.2", "v1.2"), (".x..y-_", "x.y"), ("ä", "image")]
+        {
+            settings.machine = given.to_owned();
+            assert_eq!(settings.machine_name(), name);
+        }
+        settings.machine = "long".repeat(40);
+        assert_eq!(settings.machine_name().len(), 64);
+    }
+
+    #[test]
     fn specifiers_of_the_kernel() {
         assert_eq!(expand_linux("&b/a&&b", Some(Path::new("/build"))).unwrap(), Path::new("/build/a&b"));
         assert!(expand_linux("/x&y", None).unwrap_err().to_string().contains("`&y`"));
