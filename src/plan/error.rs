@@ -146,6 +146,21 @@ pub enum PlanError {
         /// Where.
         origin: String,
     },
+    /// An extension is to get packages, and there is nothing to add them to.
+    #[error(
+        "image `{image}`: `{setting}=` ({origin}) adds packages to a system, and an extension (`Format={format}`) has none \
+         of its own: set `BaseTrees=` to the system that it is for, and `Overlay=yes`"
+    )]
+    ExtensionPackages {
+        /// The image.
+        image: String,
+        /// The setting that asks for packages.
+        setting: &'static str,
+        /// The format.
+        format: String,
+        /// Where.
+        origin: String,
+    },
     /// A disk is to be made on loop devices, and the user may not use them.
     #[error(
         "image `{image}`: `RepartOffline=no` ({origin}) wants loop devices and mounts, which only root can use: run as \

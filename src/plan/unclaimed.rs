@@ -26,6 +26,9 @@ const NEEDS_PACKAGES: &[&str] = &["Packages", "VolatilePackages", "BuildPackages
 /// Formats that need no stage of their own: nothing, and the tree itself.
 const PLAIN_FORMATS: &[&str] = &["directory", "none"];
 
+/// Formats that hold a part of a system.
+const EXTENSIONS: &[&str] = &["sysext", "confext", "addon"];
+
 /// The distribution that is made of trees and scripts alone.
 const CUSTOM: &str = "custom";
 
@@ -97,7 +100,12 @@ pub fn check(image: &Image, declarations: &Declarations) -> Result<(), PlanError
             }
         };
     }
-    if !installs(declarations, image) {
+    let extends = EXTENSIONS.contains(&format) && image.get("BaseTrees").is_empty();
+    if let Some(setting) = NEEDS_PACKAGES.iter().find(|setting| extends && !image.get(setting).is_empty()) {
+        let (format, origin) = (format.to_owned(), origin(image, setting));
+        return Err(PlanError::ExtensionPackages { image: image.name.clone(), setting, format, origin });
+    }
+    if !extends && !installs(declarations, image) {
         let with = |choice: &str| {
             let mut other = image.clone();
             if let Some(sourced) = other.values.get_mut("Distribution") {
