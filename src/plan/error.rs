@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::output::CompressionError;
+
 /// A graph that can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -203,6 +205,18 @@ pub enum PlanError {
         image: String,
         /// Where it was asked for.
         origin: String,
+    },
+    /// A compression or a level of it that there isn't.
+    #[error("image `{image}`: `{setting}=` ({origin}): {why}")]
+    Compression {
+        /// The image.
+        image: String,
+        /// The setting.
+        setting: &'static str,
+        /// Where.
+        origin: String,
+        /// What is wrong, and what there is.
+        why: CompressionError,
     },
     /// A condition that can't be read.
     #[error("stage `{stage}`: condition `{condition}`: {message}")]
