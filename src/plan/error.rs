@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::output::CompressionError;
+
 /// A graph that can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum PlanError {
@@ -146,6 +148,21 @@ pub enum PlanError {
         /// Where.
         origin: String,
     },
+    /// An extension is to get packages, and there is nothing to add them to.
+    #[error(
+        "image `{image}`: `{setting}=` ({origin}) adds packages to a system, and an extension (`Format={format}`) has none \
+         of its own: set `BaseTrees=` to the system that it is for, and `Overlay=yes`"
+    )]
+    ExtensionPackages {
+        /// The image.
+        image: String,
+        /// The setting that asks for packages.
+        setting: &'static str,
+        /// The format.
+        format: String,
+        /// Where.
+        origin: String,
+    },
     /// A disk is to be made on loop devices, and the user may not use them.
     #[error(
         "image `{image}`: `RepartOffline=no` ({origin}) wants loop devices and mounts, which only root can use: run as \
@@ -188,6 +205,18 @@ pub enum PlanError {
         image: String,
         /// Where it was asked for.
         origin: String,
+    },
+    /// A compression or a level of it that there isn't.
+    #[error("image `{image}`: `{setting}=` ({origin}): {why}")]
+    Compression {
+        /// The image.
+        image: String,
+        /// The setting.
+        setting: &'static str,
+        /// Where.
+        origin: String,
+        /// What is wrong, and what there is.
+        why: CompressionError,
     },
     /// A condition that can't be read.
     #[error("stage `{stage}`: condition `{condition}`: {message}")]

@@ -6,7 +6,7 @@
 use super::{Declarations, PlanError};
 use crate::config::table::{self, Default, Kind, SETTINGS, Scope, Setting};
 use crate::config::{Image, Origin, Value};
-use crate::output::foreign;
+use crate::output::{Compression, foreign};
 use crate::sandbox::{has_ids, started_as_root};
 
 /// Settings that no stage needs to know, and why.
@@ -25,6 +25,9 @@ const NEEDS_PACKAGES: &[&str] = &["Packages", "VolatilePackages", "BuildPackages
 
 /// Formats that need no stage of their own: nothing, and the tree itself.
 const PLAIN_FORMATS: &[&str] = &["directory", "none"];
+
+/// Formats that hold a part of a system.
+const EXTENSIONS: &[&str] = &["sysext", "confext", "addon"];
 
 /// The distribution that is made of trees and scripts alone.
 const CUSTOM: &str = "custom";
@@ -80,6 +83,21 @@ pub fn check(image: &Image, declarations: &Declarations) -> Result<(), PlanError
     if format == "oci" && image.text("CompressOutput") == Some("xz") {
         return Err(PlanError::OciCompression { image: image.name.clone(), origin: origin(image, "CompressOutput") });
     }
+    // Before anything is built, which may take long.
+    if !PLAIN_FORMATS.contains(&format) {
+        let refuse = |setting, why| PlanError::Compression {
+            image: image.name.clone(),
+            setting,
+            origin: origin(image, setting),
+            why,
+        };
+        let compression = image.text("CompressOutput").unwrap_or("none").parse::<Compression>();
+        let compression = compression.map_err(|why| refuse("CompressOutput", why))?;
+        if let Some(level) = image.get("CompressLevel").as_number() {
+            let level = u32::try_from(level).unwrap_or(u32::MAX);
+            compression.check_level(level).map_err(|why| refuse("CompressLevel", why))?;
+        }
+    }
     let whole = match image.get("BaseTrees").is_empty() {
         true => Some("there are no base trees to be different from: set `BaseTrees=`"),
         false => (format == "portable")
@@ -97,7 +115,12 @@ pub fn check(image: &Image, declarations: &Declarations) -> Result<(), PlanError
             }
         };
     }
-    if !installs(declarations, image) {
+    let extends = EXTENSIONS.contains(&format) && image.get("BaseTrees").is_empty();
+    if let Some(setting) = NEEDS_PACKAGES.iter().find(|setting| extends && !image.get(setting).is_empty()) {
+        let (format, origin) = (format.to_owned(), origin(image, setting));
+        return Err(PlanError::ExtensionPackages { image: image.name.clone(), setting, format, origin });
+    }
+    if !extends && !installs(declarations, image) {
         let with = |choice: &str| {
             let mut other = image.clone();
             if let Some(sourced) = other.values.get_mut("Distribution") {
@@ -215,6 +238,17 @@ mod tests {
         insta::assert_snapshot!(
             [
                 refused(&[format("oci", at(1)), ("CompressOutput", Value::text("xz"), at(3))]),
+                refused(&[format("tar", at(1)), ("CompressOutput", Value::text("lz4"), at(3))]),
+                refused(&[
+                    format("disk", at(1)),
+                    ("CompressOutput", Value::text("xz"), at(3)),
+                    ("CompressLevel", Value::Number(19), at(4)),
+                ]),
+                refused(&[
+                    format("sysext", at(1)),
+                    ("Distribution", Value::text("debian"), at(2)),
+                    ("Packages", Value::List(vec![Value::text("bash")]), at(9)),
+                ]),
                 refused(&[format("tar", at(1)), ("Overlay", Value::Bool(true), at(4))]),
                 refused(&[
                     format("portable", at(1)),

@@ -371,3 +371,18 @@ fn runtime_directories_of_archives_stay_empty_on_request() {
     let bad = Root::open(&image).unwrap().extract(&dir.path().join("bad.tar"), "/", &options).unwrap_err();
     assert!(matches!(bad, Error::Archive { .. }), "{bad}");
 }
+
+#[test]
+fn directories_that_hold_nothing_go() {
+    let place = tempfile::tempdir().unwrap();
+    for path in ["usr/share/a/b", "usr/share/kept", "etc/own", "opt"] {
+        std::fs::create_dir_all(place.path().join(path)).unwrap();
+    }
+    std::fs::write(place.path().join("etc/own/file"), "").unwrap();
+    std::os::unix::fs::symlink("a", place.path().join("usr/link")).unwrap();
+    let root = Root::open(place.path()).unwrap();
+    root.remove_empty(&[PathBuf::from("usr/share/kept")].into()).unwrap();
+    let left = |path: &str| place.path().join(path).symlink_metadata().is_ok();
+    assert!(left("usr/share/kept") && left("etc/own/file") && left("usr/link"));
+    assert!(!left("usr/share/a") && !left("opt"));
+}

@@ -3,6 +3,7 @@
 //! A stage hands over a list of steps; our executable runs them there under the name `mkosi-apply`, one after the
 //! other. One sandbox for all steps of a stage: starting one costs more than most steps do.
 
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
@@ -60,6 +61,11 @@ pub enum Step {
         /// The paths.
         paths: Vec<String>,
     },
+    /// Removes directories that hold nothing, or nothing but such directories.
+    RemoveEmpty {
+        /// Those that stay.
+        keep: BTreeSet<PathBuf>,
+    },
     /// Sets variables of an os-release file (os-release(5)), if the tree has it.
     OsRelease {
         /// Name and value.
@@ -115,6 +121,8 @@ pub enum Step {
         argv: Vec<String>,
         /// The file.
         stdout: PathBuf,
+        /// Variables.
+        env: Vec<(String, String)>,
     },
     /// Sets the day on which the password of a user was changed last (shadow(5)), if the tree has one. Day 0 is left out,
     /// since it would mean that it has to be changed at once.
@@ -197,6 +205,7 @@ fn run_step(root: &Root, step: &Step) -> Result<(), String> {
         Step::Symlink { path, target } => root.symlink(target, path).map_err(words),
         Step::Remove { pattern } => root.remove(pattern).map(drop).map_err(words),
         Step::RemovePaths { paths } => paths.iter().try_for_each(|path| root.remove_path(path)).map_err(words),
+        Step::RemoveEmpty { keep } => root.remove_empty(keep).map_err(words),
         Step::OsRelease { fields } => os_release(root, fields),
         Step::Run { argv, accept, env } => run_program(root, argv, accept, env),
         Step::Directory { path, mode } => root.create_dir_all(path, *mode).map(drop).map_err(words),
@@ -214,7 +223,7 @@ fn run_step(root: &Root, step: &Step) -> Result<(), String> {
             contents.extend(text.as_bytes());
             root.write_file(path, &contents, *mode).map_err(words)
         }
-        Step::RunTo { argv, stdout } => run_to(argv, stdout),
+        Step::RunTo { argv, stdout, env } => run_to(argv, stdout, env),
         Step::LastChange { user, day } => last_change(root, user, *day),
         Step::LocaleGen => locale_gen(root),
     }
@@ -310,12 +319,13 @@ fn run_program(root: &Root, argv: &[String], accept: &[i32], env: &[(String, Str
     }
 }
 
-fn run_to(argv: &[String], stdout: &Path) -> Result<(), String> {
+fn run_to(argv: &[String], stdout: &Path, env: &[(String, String)]) -> Result<(), String> {
     let Some((program, arguments)) = argv.split_first() else { return Ok(()) };
     println!("running {}", argv.join(" "));
     let file = std::fs::File::create(stdout).map_err(|error| format!("can't make {}: {error}", stdout.display()))?;
     let status = Command::new(program)
         .args(arguments)
+        .envs(env.iter().map(|(name, value)| (name, value)))
         .stdout(file)
         .status()
         .map_err(|error| format!("can't start {program}: {error}"))?;

@@ -92,7 +92,7 @@ pub fn image(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         }
     }
     // An extension has the modules alone: lists of its own would hide those of the image that it extends.
-    if !cx.view.test("Format=sysext,confext,portable") {
+    if !cx.view.test("Format=sysext,confext,portable,addon") {
         let layers: Vec<_> = cx.layers.iter().map(|layer| layer.dir.clone()).collect();
         let height = |merged: &MergedEntry| layers.iter().rposition(|dir| merged.source.starts_with(dir)).unwrap_or(0);
         for kernel in &kernels {

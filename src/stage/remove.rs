@@ -1,8 +1,12 @@
-//! `RemoveFiles=` and `CleanPackageMetadata=`.
+//! `RemoveFiles=`, `CleanPackageMetadata=`, and directories of an extension that hold nothing.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 
 use super::apply::{Step, changed_by};
 use super::{Context, Outputs, StageError};
 use crate::config::Value;
+use crate::store::{Artifact, Kind, MergedTree};
 
 /// What package managers keep in a tree, by the program that reads it.
 const METADATA: &[(&str, &[&str])] = &[
@@ -39,5 +43,18 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         steps.extend(paths.iter().map(|path| Step::Remove { pattern: (*path).to_owned() }));
     }
     steps.extend(cx.view.texts("RemoveFiles").into_iter().map(|text| Step::Remove { pattern: text.to_owned() }));
+    // An extension is laid over a system: it is to bring what it adds, and to say nothing of the rest.
+    if cx.view.test("Format=sysext,confext,addon") {
+        steps.push(Step::RemoveEmpty { keep: directories_below(cx)? });
+    }
     changed_by(cx, &steps)
+}
+
+/// The directories of the base trees, where only what differs from these is put out.
+fn directories_below(cx: &Context<'_>) -> Result<BTreeSet<PathBuf>, StageError> {
+    let Some(Artifact::Tree { layers }) = cx.needs.get("base.lower") else { return Ok(BTreeSet::new()) };
+    let layers = layers.iter().map(|digest| cx.store.need_layer(digest)).collect::<Result<Vec<_>, _>>()?;
+    let entries = MergedTree::new(&layers).entries.into_iter();
+    let directories = entries.filter(|merged| matches!(merged.entry.kind, Kind::Directory { .. }));
+    Ok(directories.filter_map(|merged| String::from_utf8(merged.entry.path).ok()).map(PathBuf::from).collect())
 }

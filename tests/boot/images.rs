@@ -156,15 +156,20 @@ fn outputs_that_are_efi_programs() {
     let inspected =
         || -> serde_json::Value { serde_json::from_str(&project.read("mkosi.output/inspected.json")).unwrap() };
     add_profile(&project);
+    equip(&project, "one.dtb");
     project.build();
     let uki = project.output("image.efi");
+    let tree = std::fs::read(project.path().join("tree/usr/lib/modules/6.12.3/dtb/board/one.dtb")).unwrap();
+    assert_eq!(section(&uki, ".dtb").unwrap(), Some(tree));
     assert_eq!(inspected()[".uname"]["text"], "6.12.3");
     assert_eq!(identify(&uki).unwrap(), Program::Uki);
     assert_eq!(text(&uki, ".cmdline"), "quiet first");
     check_profile(&uki, &[]);
     project.reconfigure("Format=uki", "Format=addon");
-    std::fs::remove_dir_all(project.path().join("mkosi.uki-profiles")).unwrap();
+    // Profiles and the picture are those of whole images.
     project.build();
+    assert_eq!(section(&uki, ".profile").unwrap(), None);
+    assert_eq!(section(&uki, ".splash").unwrap(), None);
     assert_eq!(identify(&uki).unwrap(), Program::Addon);
     let addon = inspected();
     assert!(addon[".cmdline"]["text"] == "quiet first" && addon[".uname"].is_null(), "{addon}");

@@ -83,7 +83,12 @@ fn an_overlay_holds_the_difference_alone() {
     project.write("mkosi.extra/usr/bin/more", "more\n");
     // Removed in one layer and made again in another: nothing of the old directory may come back on the base.
     project.write("tree/usr/share/again/old", "old\n");
-    project.script("mkosi.postinst", "rm -r \"$BUILDROOT/usr/share/again\"");
+    // Empty ones are left out, unless the base has them.
+    project.write("tree/usr/share/bare/file", "only\n");
+    project.script(
+        "mkosi.postinst",
+        "rm -r \"$BUILDROOT/usr/share/again\" \"$BUILDROOT/usr/share/bare/file\"; mkdir -p \"$BUILDROOT/usr/empty/more\"",
+    );
     project.script(
         "mkosi.finalize",
         "rm \"$BUILDROOT/usr/share/data/1\"; mkdir \"$BUILDROOT/usr/share/again\"; echo x >\"$BUILDROOT/usr/share/again/new\"",
@@ -96,6 +101,9 @@ fn an_overlay_holds_the_difference_alone() {
         {
             assert!(has(&project, path), "{format}: {path} of {:?}", list(&project));
         }
+        // In a disk they stay.
+        assert_eq!(has(&project, "./usr/empty/more"), format == "disk", "{:?}", list(&project));
+        assert!(has(&project, "gone ./usr/share/bare/file"), "{:?}", list(&project));
         assert_eq!(has(&project, "./usr/lib/extension-release.d/extension-release.image"), format == "sysext");
         assert!(!has(&project, "./usr/share/data/2") && !has(&project, "./opt/app"), "{:?}", list(&project));
     }
@@ -111,4 +119,22 @@ fn an_esp_is_a_disk_of_its_own() {
     project.build();
     assert_eq!(partition_names(&project), ["esp"]);
     assert!(has(&project, "::/EFI/Linux/7.efi") && has(&project, "::/loader.conf"), "{:?}", list(&project));
+}
+
+/// There is no system of its own in it, and so nothing to fetch.
+#[test]
+fn an_extension_without_a_base_holds_what_is_put_into_it() {
+    let project = project(&directory("cache-"), "Format=sysext");
+    project.reconfigure("Distribution=custom", "Distribution=debian\nRelease=trixie");
+    project.reconfigure("BaseTrees=tree\n", "");
+    project.write("mkosi.extra/usr/bin/more", "more\n");
+    check(&project, LOOK);
+    let ran = project.build();
+    assert!(!ran.stages.contains_key("sync"), "{}", ran.text);
+    let files = [".", "./usr", "./usr/bin", "./usr/bin/more", "./usr/lib", "./usr/lib/extension-release.d"];
+    assert_eq!(list(&project), [&files[..], &["./usr/lib/extension-release.d/extension-release.image"]].concat());
+    project.configure("[Content]\nPackages=bash\n");
+    let failed = project.fails(&[]);
+    failed.says("`Packages=`");
+    failed.says("set `BaseTrees=`");
 }

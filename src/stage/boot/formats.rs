@@ -2,11 +2,12 @@
 //! image in an EFI partition.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::parts::Parts;
 use super::uki::{Contents, PCRS, Recipe};
 use super::{file_mount, kernel, keys, wishes};
+use crate::boot::devicetrees::devicetrees;
 use crate::boot::look::{Look, OS_RELEASE};
 use crate::boot::names;
 use crate::boot::pe;
@@ -118,12 +119,18 @@ fn prepare(
     }
     let merged = cx.merged();
     let words: Vec<String> = cx.view.texts("KernelCommandLine").into_iter().map(str::to_owned).collect();
-    let mut recipe = Recipe::new(cx, &Look::new(&merged), (stub, STUB.to_owned()), &words)?;
+    let look = Look::new(&merged);
+    let mut recipe = match &parts.kernel {
+        Some(_) => Recipe::new(cx, &look, (stub, STUB.to_owned()), &words)?,
+        None => Recipe::of_addon(cx, STUB.to_owned(), &words)?,
+    };
     match &parts.kernel {
         Some((version, image)) => {
+            let trees = devicetrees(&look, version, &cx.view.texts("Devicetrees")).into_iter();
+            let trees = trees.filter_map(|path| look.resolve(&path)).map(|path| super::inside(&path)).collect();
             spec.mounts.push(file_mount(cx.store.need_file(image)?, LINUX));
             let contents = Contents { version, image: LINUX.to_owned(), initrds, output: output.to_owned() };
-            recipe.add(contents, Vec::new())?;
+            recipe.add(contents, trees)?;
         }
         None => recipe.add_addon(output.to_owned(), initrds)?,
     }
@@ -131,22 +138,28 @@ fn prepare(
     Ok(recipe.steps)
 }
 
-/// Takes the program and what is split from it into the store.
+/// Takes the program and what is split from a unified kernel image into the store.
 fn finish(cx: &Context<'_>, out: PathBuf) -> Result<Outputs, StageError> {
     let [program, pcrs] = [OUTPUT, PCRS].map(|path| out.join(path.rsplit('/').next().unwrap_or(path)));
-    keys::check_measured(cx, &program)?;
+    let mut files = if cx.view.test("Format=uki") { split(cx, &program, &pcrs)? } else { BTreeMap::new() };
+    let digest: Digest = cx.store.add_file(&program)?;
+    files.insert(format!(".{}", cx.view.text("OutputExtension").unwrap_or("efi")), digest);
+    Ok(Outputs::from([("files".to_owned(), Artifact::Files { files })]))
+}
+
+fn split(cx: &Context<'_>, program: &Path, pcrs: &Path) -> Result<BTreeMap<String, Digest>, StageError> {
+    keys::check_measured(cx, program)?;
     let wanted = cx.view.texts("SplitArtifacts");
     let mut files = BTreeMap::new();
     for (artifact, section, name) in [("kernel", ".linux", ".vmlinuz"), ("initrd", ".initrd", ".initrd")] {
         if wanted.contains(&artifact)
-            && cx.view.test("Format=uki")
-            && let Some(bytes) = pe::section(&program, section).map_err(StageError::other)?
+            && let Some(bytes) = pe::section(program, section).map_err(StageError::other)?
         {
             files.insert(name.to_owned(), cx.store.add_bytes(&bytes)?);
         }
     }
     if wanted.contains(&"pcrs") && pcrs.exists() {
-        files.insert(".pcrs".to_owned(), super::artifacts::account(cx, &pcrs)?);
+        files.insert(".pcrs".to_owned(), super::artifacts::account(cx, pcrs)?);
     }
     if wanted.contains(&"os-release")
         && let Some(path) = Look::new(&MergedTree::new(&cx.layers)).file(OS_RELEASE)
@@ -154,7 +167,5 @@ fn finish(cx: &Context<'_>, out: PathBuf) -> Result<Outputs, StageError> {
         let bytes = std::fs::read(&path).map_err(StageError::io("read", &path))?;
         files.insert(".osrelease".to_owned(), cx.store.add_bytes(&bytes)?);
     }
-    let digest: Digest = cx.store.add_file(&program)?;
-    files.insert(format!(".{}", cx.view.text("OutputExtension").unwrap_or("efi")), digest);
-    Ok(Outputs::from([("files".to_owned(), Artifact::Files { files })]))
+    Ok(files)
 }

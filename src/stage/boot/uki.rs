@@ -104,6 +104,51 @@ pub struct Recipe {
 }
 
 impl Recipe {
+    /// Looks up what an addon needs: a command line, and what signs it. `stub` is the stub's path in the sandbox.
+    pub fn of_addon(cx: &mut Context<'_>, stub: String, command_line: &[String]) -> Result<Self, StageError> {
+        let ukify = Ukify::find(cx)?;
+        let mut recipe = Self::bare(cx, ukify, stub)?;
+        recipe.check_version(false, false, false)?;
+        recipe.command_line = recipe.command_line_file("main", command_line);
+        Ok(recipe)
+    }
+
+    /// What all have: the key for Secure Boot.
+    fn bare(cx: &Context<'_>, ukify: Ukify, stub: String) -> Result<Self, StageError> {
+        let mut mounts = Vec::new();
+        let signer = keys::secure_boot(cx, &mut mounts)?;
+        let steps = signer.iter().flat_map(|signer| keys::validate(cx, &signer.pair)).collect();
+        Ok(Self {
+            ukify,
+            architecture: super::architecture(cx)?,
+            stub,
+            os_release: None,
+            splash: None,
+            microcode: (Vec::new(), Vec::new()),
+            signer,
+            pcrs: Pcrs::Ignored,
+            accounts: 0,
+            joined: Vec::new(),
+            signed_profiles: Vec::new(),
+            command_line: None,
+            environment: environment(cx),
+            mounts,
+            steps,
+        })
+    }
+
+    /// Checks that ukify is new enough for what is asked of it.
+    fn check_version(&self, profiles: bool, unsigned: bool, digests: bool) -> Result<(), StageError> {
+        let mut pairs: Vec<&Pair> = self.signer.iter().map(|signer| &signer.pair).collect();
+        if let Pcrs::Signed(pair) = &self.pcrs {
+            pairs.push(pair);
+        }
+        let keepers: Vec<&Keeper> =
+            pairs.iter().flat_map(|pair| [&pair.key_keeper, &pair.certificate_keeper]).collect();
+        let (version, what) = least_version(profiles, unsigned, &keepers, digests);
+        self.ukify.needs(version, what)
+    }
+
     /// Looks up what images of the tree `look` with this command line need. `stub` is the stub's path on the host and
     /// in the sandbox.
     pub fn new(
@@ -113,52 +158,29 @@ impl Recipe {
         command_line: &[String],
     ) -> Result<Self, StageError> {
         let ukify = Ukify::find(cx)?;
-        let mut mounts = Vec::new();
-        let signer = keys::secure_boot(cx, &mut mounts)?;
-        let pcr_key = keys::expected_pcr(cx, &mut mounts)?;
-        if signer.is_some() && pcr_key.is_some() {
+        let mut recipe = Self::bare(cx, ukify, stub.1)?;
+        let pcr_key = keys::expected_pcr(cx, &mut recipe.mounts)?;
+        if recipe.signer.is_some() && pcr_key.is_some() {
             keys::same_keepers(cx)?;
         }
         let digests = pcr_key.is_none() && cx.view.texts("SplitArtifacts").contains(&"pcrs");
-        let mut steps = Vec::new();
-        let pairs = signer.iter().map(|signer| &signer.pair).chain(&pcr_key);
-        pairs.for_each(|pair| steps.extend(keys::validate(cx, pair)));
-        let pcrs = match pcr_key {
+        recipe.steps.extend(pcr_key.iter().flat_map(|pair| keys::validate(cx, pair)));
+        recipe.pcrs = match pcr_key {
             Some(pair) => Pcrs::Signed(pair),
-            None if digests => Pcrs::Digests(keys::pcr_certificate(cx, &mut mounts)?),
+            None if digests => Pcrs::Digests(keys::pcr_certificate(cx, &mut recipe.mounts)?),
             None => Pcrs::Ignored,
         };
-        let microcode = microcode(cx, &mut mounts)?;
-        let microcode =
-            if has_microcode_section(&ukify, &stub.0)? { (microcode, Vec::new()) } else { (Vec::new(), microcode) };
-        let release = [OS_RELEASE, "etc/os-release"].iter().find_map(|path| look.resolve(path));
-        let mut recipe = Self {
-            architecture: super::architecture(cx)?,
-            stub: stub.1,
-            os_release: release.map(|path| inside(&path)),
-            splash: splash(cx, look)?,
-            microcode,
-            signer,
-            pcrs,
-            accounts: 0,
-            joined: Vec::new(),
-            signed_profiles: Vec::new(),
-            command_line: None,
-            environment: environment(cx),
-            mounts,
-            steps,
-            ukify,
+        let microcode = microcode(cx, &mut recipe.mounts)?;
+        recipe.microcode = match has_microcode_section(&recipe.ukify, &stub.0)? {
+            true => (microcode, Vec::new()),
+            false => (Vec::new(), microcode),
         };
-        let mut pairs: Vec<&Pair> = recipe.signer.iter().map(|signer| &signer.pair).collect();
-        if let Pcrs::Signed(pair) = &recipe.pcrs {
-            pairs.push(pair);
-        }
-        let keepers: Vec<&Keeper> =
-            pairs.iter().flat_map(|pair| [&pair.key_keeper, &pair.certificate_keeper]).collect();
+        let release = [OS_RELEASE, "etc/os-release"].iter().find_map(|path| look.resolve(path));
+        recipe.os_release = release.map(|path| inside(&path));
+        recipe.splash = splash(cx, look)?;
         let profiles = cx.view.get("UnifiedKernelImageProfiles").items();
         let unsigned = profiles.iter().any(|profile| !is_signed(profile));
-        let (version, what) = least_version(!profiles.is_empty(), unsigned, &keepers, digests);
-        recipe.ukify.needs(version, what)?;
+        recipe.check_version(!profiles.is_empty(), unsigned, digests)?;
         if digests {
             keys::needs_measure(cx, "SplitArtifacts=pcrs")?;
         }
@@ -223,7 +245,7 @@ impl Recipe {
                 let others = self.accounts;
                 self.accounts += 1;
                 let stdout = if others == 0 { PCRS.to_owned() } else { format!("{PCRS}-{others}") };
-                Step::RunTo { argv, stdout: stdout.into() }
+                Step::RunTo { argv, stdout: stdout.into(), env: self.environment.clone() }
             }
             _ => program(argv, &self.environment),
         });
