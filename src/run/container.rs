@@ -10,10 +10,10 @@ use super::credentials;
 use super::error::{Result, RunError};
 use super::journal;
 use super::nspawn::{self, Parts};
-use super::process::{self, Helper, Unwatched, finished};
+use super::process::{self, Helper, Unwatched};
 use super::settings::Settings;
 use super::snapshot::{self, Snapshot};
-use super::tools::Tools;
+use super::tools::{Tools, systemd_version};
 use crate::output::foreign;
 
 const HINT: &str = "install it (package systemd-container), or boot the image with `mkosi vm`";
@@ -29,7 +29,7 @@ pub fn run(settings: &Settings, tools: &Tools, boot: bool, extra: &[String]) -> 
     check(settings, what)?;
     let image = settings.built()?;
     let program = tools.need(&["systemd-nspawn"], what, HINT)?;
-    let version = version(&program, tools)?;
+    let version = systemd_version(&program, tools)?;
     allowed(settings, &image, version)?;
     let place = tempfile::Builder::new().prefix("mkosi-container-").tempdir();
     let place = place.map_err(RunError::io("make a directory in", std::env::temp_dir()))?;
@@ -67,7 +67,7 @@ pub fn run(settings: &Settings, tools: &Tools, boot: bool, extra: &[String]) -> 
     let owned_by_root = |path: &Path| path.metadata().is_ok_and(|meta| meta.uid() == 0);
     let line = nspawn::command_line(settings, &parts, owned_by_root, extra);
     let mut command = tools.command(&program);
-    command.args(line.iter().skip(1));
+    command.args(line.iter().skip(1)).envs(settings.environment.iter().cloned());
     let ended = process::run_machine(&mut command, &mut Unwatched, |_| Ok(()))?;
     Ok(process::status_of(ended.status))
 }
@@ -86,7 +86,7 @@ fn check(settings: &Settings, what: &str) -> Result<()> {
 }
 
 /// Whether this is a directory of the foreign range of ids (`ForeignUIDRange=`).
-fn is_foreign(image: &Path) -> bool {
+pub(super) fn is_foreign(image: &Path) -> bool {
     image.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == foreign::FIRST)
 }
 
@@ -128,14 +128,6 @@ fn permitted(image: &Path, owner: Option<u32>, root: bool, helpers: bool, versio
         format!("only root can run this image in a container here: systemd-nspawn has version {version}"),
         format!("run as root; for users that takes version {needed}, systemd-nsresourced and systemd-mountfsd"),
     ))
-}
-
-fn version(program: &Path, tools: &Tools) -> Result<u32> {
-    let output = finished(tools.command(program).arg("--version"), "tell its version")?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let word = text.split_whitespace().nth(1).unwrap_or_default();
-    let digits: String = word.chars().take_while(char::is_ascii_digit).collect();
-    digits.parse().map_err(|_| RunError::Other(format!("{} --version printed no version: {text}", program.display())))
 }
 
 fn user() -> Option<String> {

@@ -3,15 +3,19 @@
 //! Knows nothing of the machine.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::error::{Result, RunError};
 use super::process::Helper;
-use super::tools::Tools;
+use super::tools::{Tools, systemd_version};
 
 /// The credential that tells the system where its journal goes.
 pub const CREDENTIAL: &str = "journal.forward_to_socket";
+
+/// systemd-journal-remote takes limits as options from this version on; an older one has those of journal-remote.conf(5).
+const TAKES_LIMITS: u32 = 261;
 
 /// Whether the journal goes into one file.
 fn one_file(target: &Path) -> bool {
@@ -20,14 +24,16 @@ fn one_file(target: &Path) -> bool {
 
 /// The options of systemd's own tools for the same.
 pub fn options(target: &Path) -> Vec<String> {
+    let limits = limits(target).into_iter().map(|limit| format!("--forward-journal-{limit}"));
+    std::iter::once(format!("--forward-journal={}", target.display())).chain(limits).collect()
+}
+
+/// Limits that let all of it be kept. A file can't grow larger than 4 GB.
+fn limits(target: &Path) -> [String; 4] {
     let files = if one_file(target) { 1 } else { 100 };
-    vec![
-        format!("--forward-journal={}", target.display()),
-        "--forward-journal-max-use=1T".to_owned(),
-        "--forward-journal-keep-free=1G".to_owned(),
-        "--forward-journal-max-file-size=4G".to_owned(),
-        format!("--forward-journal-max-files={files}"),
-    ]
+    let fixed = ["max-use=1T", "keep-free=1G", "max-file-size=4G"].map(str::to_owned);
+    let [size, free, file] = fixed;
+    [size, free, file, format!("max-files={files}")]
 }
 
 fn program(tools: &Tools) -> Result<PathBuf> {
@@ -42,18 +48,38 @@ fn program(tools: &Tools) -> Result<PathBuf> {
 pub fn start(target: &Path, socket: OwnedFd, tools: &Tools) -> Result<Helper> {
     let program = program(tools)?;
     let directory = if one_file(target) { target.parent().unwrap_or(Path::new("/")) } else { target };
-    std::fs::create_dir_all(directory).map_err(RunError::io("make the directory for the journal", directory))?;
-    let mut command = through_activation(tools, &program)?;
+    let owner = make_directory(directory)?;
+    let mut command = through_activation(tools, &program, owner)?;
     command.arg("--output").arg(target);
+    if systemd_version(&program, tools)? >= TAKES_LIMITS {
+        command.args(limits(target).map(|limit| format!("--{limit}")));
+    }
     command.arg(format!("--split-mode={}", if one_file(target) { "none" } else { "host" }));
     Helper::start_with_socket(&mut command, socket)
 }
 
+/// Makes the directory where it isn't there, for whose directory it is in. Gives the owner, where root is to write as
+/// another user.
+fn make_directory(directory: &Path) -> Result<Option<(u32, u32)>> {
+    let failed = || RunError::io("make the directory for the journal", directory);
+    let root = rustix::process::geteuid().is_root();
+    if !directory.exists() {
+        let there = directory.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+        let meta = there.metadata().map_err(failed())?;
+        std::fs::create_dir_all(directory).map_err(failed())?;
+        for made in directory.ancestors().take_while(|path| root && *path != there) {
+            std::os::unix::fs::chown(made, Some(meta.uid()), Some(meta.gid())).map_err(failed())?;
+        }
+    }
+    let meta = directory.metadata().map_err(failed())?;
+    Ok(Some((meta.uid(), meta.gid())).filter(|(uid, _)| root && *uid != 0))
+}
+
 /// It takes sockets as systemd hands them over (sd_listen_fds(3)): from number three on, and with its own process id in
 /// `$LISTEN_PID`, which only a shell that becomes it can know.
-fn through_activation(tools: &Tools, program: &Path) -> Result<Command> {
+fn through_activation(tools: &Tools, program: &Path, owner: Option<(u32, u32)>) -> Result<Command> {
     let sh = tools.need(&["sh"], "start systemd-journal-remote", "install a shell")?;
-    let mut command = tools.command(&sh);
+    let mut command = tools.command_as(&sh, owner);
     command.args(["-c", "exec 3<&0 </dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$0\" \"$@\""]).arg(program);
     Ok(command)
 }

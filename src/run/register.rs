@@ -38,6 +38,7 @@ pub fn register(settings: &Settings, pid: u32, image: &Path, cid: Option<u32>, t
     let purpose = "register the machine";
     let varlinkctl = tools.need(&["varlinkctl"], purpose, "install systemd, or use --register=no")?;
     let mut command = tools.command(&varlinkctl);
+    command.envs(settings.environment.iter().cloned());
     command.arg("call").arg(&socket).arg("io.systemd.Machine.Register").arg(description(settings, pid, image, cid));
     let done = finished(&mut command, purpose).map(drop);
     match settings.register {

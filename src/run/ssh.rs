@@ -66,7 +66,7 @@ pub fn run(settings: &Settings, tools: &Tools, extra: &[String]) -> Result<u8> {
     let arguments = arguments(&running, &tools.executable(), extra)?;
     let hint = "install the SSH client (package openssh-client or openssh)";
     let ssh = tools.need(&["ssh"], "log in to the virtual machine", hint)?;
-    Err(become_program(tools.command(&ssh).args(arguments)))
+    Err(become_program(tools.command(&ssh).args(arguments).envs(settings.environment.iter().cloned())))
 }
 
 /// The hidden entry: connects to the port of a machine and hands the socket to ssh. Returns when this is no such start.

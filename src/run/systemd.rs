@@ -29,7 +29,9 @@ pub fn inspect(settings: &Settings, tools: &Tools, tool: &str, extra: &[String])
     let program =
         tools.need(&[tool], "look into the image", "install systemd (coredumpctl: package systemd-coredump)")?;
     let option = if image.is_dir() { "--root" } else { "--image" };
-    Err(become_program(tools.command(&program).arg(option).arg(&image).args(extra)))
+    let mut command = tools.command(&program);
+    command.arg(option).arg(&image).args(extra).envs(settings.environment.iter().cloned());
+    Err(become_program(&mut command))
 }
 
 /// The command line of systemd-sysupdate, without the program.
@@ -65,7 +67,7 @@ pub fn sysupdate(settings: &Settings, tools: &Tools, extra: &[String]) -> Result
         None
     };
     let mut command = tools.command(&program);
-    command.args(sysupdate_arguments(settings, definitions, extra));
+    command.args(sysupdate_arguments(settings, definitions, extra)).envs(settings.environment.iter().cloned());
     let ended = process::run_machine(&mut command, &mut Unwatched, |_| Ok(()))?;
     Ok(process::status_of(ended.status))
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::error::{Result, RunError};
+use super::process::finished;
 use crate::rootfs::Layers;
 use crate::sandbox::{OVER_EXECUTABLE, Over};
 
@@ -144,6 +145,18 @@ impl Tools {
             false => OVER_EXECUTABLE.into(),
         }
     }
+}
+
+/// The version of one of systemd's programs.
+///
+/// # Errors
+/// When it can't be started, or tells none.
+pub(super) fn systemd_version(program: &Path, tools: &Tools) -> Result<u32> {
+    let output = finished(tools.command(program).arg("--version"), "tell its version")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let word = text.split_whitespace().nth(1).unwrap_or_default();
+    let digits: String = word.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().map_err(|_| RunError::Other(format!("{} --version printed no version: {text}", program.display())))
 }
 
 /// This executable.

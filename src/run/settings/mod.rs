@@ -106,6 +106,10 @@ pub struct Settings {
     pub repart: Vec<PathBuf>,
     /// Whether the partitions are split artifacts already.
     pub split_partitions: bool,
+    /// `SELinuxRelabel=`.
+    pub relabel: Feature,
+    /// `Environment=`, for the programs that are the machine or speak with it.
+    pub environment: Vec<(String, String)>,
     /// `StorageTargetMode=`.
     pub storage_target: Feature,
 }
