@@ -87,7 +87,7 @@ fn check(settings: &Settings, what: &str) -> Result<()> {
 }
 
 /// Whether this is a directory of the foreign range of ids (`ForeignUIDRange=`).
-fn is_foreign(image: &Path) -> bool {
+pub(super) fn is_foreign(image: &Path) -> bool {
     image.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == foreign::FIRST)
 }
 

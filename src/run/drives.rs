@@ -97,6 +97,13 @@ fn aio(access: Access) -> &'static str {
     if access.io_uring { "io_uring" } else { "threads" }
 }
 
+/// Has btrfs write a file in place, which suits drives; elsewhere, and for one that has contents, it changes nothing.
+fn without_copies(file: &File) {
+    if let Ok(flags) = rustix::fs::ioctl_getflags(file) {
+        let _ = rustix::fs::ioctl_setflags(file, flags | rustix::fs::IFlags::NOCOW);
+    }
+}
+
 /// The file behind a drive. One that does not persist goes when this is dropped.
 pub struct Backing {
     /// Which drives it is for.
@@ -126,6 +133,7 @@ pub fn make(settings: &Settings) -> Result<Vec<Backing>> {
             let (file, path) = made.map_err(RunError::io("make a drive in", &drive.directory))?.into_parts();
             (file, path.to_path_buf(), Some(path))
         };
+        without_copies(&file);
         let size = drive.size.next_multiple_of(PAGE);
         let now = file.metadata().map_err(RunError::io("look at the drive", &path))?.len();
         if now > size {

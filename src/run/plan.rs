@@ -8,7 +8,8 @@ use super::error::{Result, RunError};
 use super::firmware::{self, Uefi, Wanted};
 use super::kernel::{self, Kind};
 use super::machine;
-use super::settings::{Console, Feature, Firmware, Network, Settings};
+use super::settings::{Console, DiskType, Feature, Firmware, Network, Settings, VsockCid};
+use super::swtpm;
 use crate::types::Architecture;
 
 /// What the host has.
@@ -91,9 +92,10 @@ pub fn plan(settings: &Settings, host: &Host, extra: &[String]) -> Result<Plan> 
         None => None,
     };
     let tpm = match settings.tpm {
-        Feature::Auto => firmware.is_uefi() && host.swtpm,
+        Feature::Auto => firmware.is_uefi() && host.swtpm && swtpm::device(settings.architecture).is_some(),
         wanted => wanted.required(),
     };
+    without_effect(settings, host, firmware, kernel.is_some(), &mut notes);
     Ok(Plan { firmware, uefi, kernel, kvm, vsock, tpm, notes })
 }
 
@@ -127,6 +129,12 @@ fn check(settings: &Settings, host: &Host) -> Result<()> {
             "leave it out, or use --vmm=vmspawn",
         ));
     }
+    if settings.tpm.required() && swtpm::device(settings.architecture).is_none() {
+        return Err(RunError::unfit(
+            format!("a virtual machine for {} can't have a TPM here", settings.architecture),
+            "use --tpm=auto",
+        ));
+    }
     if settings.network == Network::Interface && !host.root {
         return Err(RunError::unfit(
             "only root can make the network interface for RuntimeNetwork=interface",
@@ -137,10 +145,51 @@ fn check(settings: &Settings, host: &Host) -> Result<()> {
         return Err(RunError::Missing {
             program: "systemd-pty-forward".to_owned(),
             purpose: format!("show the console with --console={}", settings.console.name()),
-            hint: "--console=native needs nothing".to_owned(),
+            hint: "install systemd 258 or later, or use --console=native, which needs nothing".to_owned(),
         });
     }
     Ok(())
+}
+
+/// Tells of settings that say something which such a machine, or what makes it, has no place for.
+fn without_effect(settings: &Settings, host: &Host, firmware: Firmware, kernel: bool, notes: &mut Vec<String>) {
+    let architecture = settings.architecture;
+    let drive = matches!(settings.format.as_str(), "disk" | "esp");
+    let no_vsock = match (settings.vsock, &host.no_vsock) {
+        (Feature::Disabled, _) => Some("VSock=no"),
+        (Feature::Auto, Some(why)) => Some(why.as_str()),
+        _ => None,
+    };
+    let mut tell = |settings: &str, why: String| notes.push(format!("{settings} has no effect: {why}"));
+    if let Some(why) = no_vsock {
+        for (name, set) in [("VSockCID=", settings.vsock_cid != VsockCid::Auto), ("Ssh=", settings.ssh_needed)] {
+            if set {
+                tell(name, format!("the machine has no VSock device: {why}"));
+            }
+        }
+    }
+    if settings.cxl && settings.vmspawn {
+        tell("CXL=", "systemd-vmspawn knows nothing of it".to_owned());
+    } else if settings.cxl && !machine::has_cxl(architecture) {
+        tell("CXL=", format!("a machine for {architecture} has none"));
+    }
+    if settings.size.is_some() && settings.format != "disk" {
+        tell("RuntimeSize=", format!("an image of Format={} has no size of its own", settings.format));
+    }
+    for (name, set) in [("Removable=", settings.removable), ("DiskType=", settings.disk_type != DiskType::VirtioBlk)] {
+        if set && !drive {
+            tell(name, format!("an image of Format={} is no drive", settings.format));
+        }
+    }
+    if settings.removable && drive && settings.vmspawn {
+        tell("Removable=", "systemd-vmspawn knows nothing of it".to_owned());
+    }
+    if settings.firmware_variables.is_some() && !firmware.is_uefi() {
+        tell("FirmwareVariables=", "the machine has no UEFI firmware".to_owned());
+    }
+    if !kernel && !settings.command_line_extra.is_empty() && !machine::has_smbios(architecture, firmware.is_uefi()) {
+        tell("KernelCommandLineExtra=", format!("nothing hands it to the kernel on {architecture} with firmware"));
+    }
 }
 
 fn accelerate(settings: &Settings, host: &Host, notes: &mut Vec<String>) -> Result<bool> {

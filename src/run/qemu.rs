@@ -14,11 +14,13 @@ use super::network;
 use super::plan::Plan;
 use super::settings::{Console, Firmware, Settings};
 use super::swtpm;
-use super::terminal::Terminal;
+use super::terminal::{Look, Terminal};
 use super::virtiofs;
 
 /// QEMU takes `/dev/kvm` as a descriptor from this version on.
 const TAKES_KVM: (u32, u32) = (9, 0);
+/// The monitor is an object of its own from this version on, which the option `-mon` is to give way to.
+const HAS_MONITOR_OBJECT: (u32, u32) = (11, 1);
 /// The port of the device that ends the machine with a status.
 const EXIT_PORT: u32 = 0xf4;
 
@@ -31,6 +33,8 @@ pub struct Parts {
     pub version: (u32, u32),
     /// systemd-pty-forward, where the console goes through it.
     pub pty_forward: Option<PathBuf>,
+    /// What systemd-pty-forward changes of the terminal.
+    pub look: Look,
     /// The user's terminal.
     pub terminal: Terminal,
     /// How many processors `CPUs=0` means.
@@ -120,9 +124,13 @@ impl Line {
 fn pty_forward(line: &mut Line, settings: &Settings, parts: &Parts) {
     let Some(program) = &parts.pty_forward else { return };
     line.add([program.to_string_lossy().into_owned()]);
-    // Dark green, so that nobody takes it for the host.
-    line.add(["--background=48;2;12;51;19".to_owned()]);
-    line.add([format!("--title=Virtual Machine {}", settings.machine)]);
+    if parts.look.background {
+        // Dark green, so that nobody takes it for the host.
+        line.add(["--background=48;2;12;51;19".to_owned()]);
+    }
+    if parts.look.title {
+        line.add([format!("--title=Virtual Machine {}", settings.machine)]);
+    }
     if settings.console == Console::ReadOnly {
         line.add(["--read-only".to_owned()]);
     }
@@ -200,7 +208,11 @@ fn console(line: &mut Line, settings: &Settings, parts: &Parts) {
     line.option("-chardev", format!("stdio,mux=on,id=console,signal=off{copy}"));
     line.option("-device", "virtio-serial-pci,id=mkosi-virtio-serial-pci");
     line.option("-device", "virtconsole,chardev=console");
-    line.option("-mon", "console");
+    if parts.version >= HAS_MONITOR_OBJECT {
+        line.option("-object", "monitor-hmp,id=monitor,chardev=console");
+    } else {
+        line.option("-mon", "console");
+    }
 }
 
 fn firmware(line: &mut Line, settings: &Settings, firmware: Firmware, uefi: &Uefi, variables: &(PathBuf, String)) {

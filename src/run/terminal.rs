@@ -9,6 +9,8 @@ use std::process::Stdio;
 use rustix::fs::OFlags;
 use rustix::termios::{OptionalActions, Termios};
 
+use super::settings::Settings;
+
 /// The terminal as a guest is told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terminal {
@@ -32,6 +34,29 @@ impl Terminal {
             _ => "dumb".to_owned(),
         };
         Self { columns, lines, term }
+    }
+}
+
+/// What of the terminal shows that it is a machine's, where that is done by one of systemd's tools.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Another colour behind the text.
+    pub background: bool,
+    /// A title.
+    pub title: bool,
+}
+
+impl Look {
+    /// As systemd's own variables have it: those of `Environment=` and those of this program, which `outside` gives. A
+    /// no in either place counts.
+    pub fn of(settings: &Settings, outside: impl Fn(&str) -> Option<String>) -> Self {
+        let own =
+            |name: &str| settings.environment.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
+        let no = |value: Option<String>| {
+            value.is_some_and(|value| matches!(value.to_lowercase().as_str(), "0" | "no" | "n" | "false" | "f" | "off"))
+        };
+        let wanted = |name: &str| !no(own(name)) && !no(outside(name));
+        Self { background: wanted("SYSTEMD_TINT_BACKGROUND"), title: wanted("SYSTEMD_ADJUST_TERMINAL_TITLE") }
     }
 }
 

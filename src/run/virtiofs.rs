@@ -11,6 +11,7 @@ use super::error::{Result, RunError};
 use super::process::Helper;
 use super::terminal::hand_down;
 use super::tools::Tools;
+use crate::output::foreign;
 
 /// A longer name does not fit (the virtio specification, 5.11.4).
 const LONGEST_TAG: usize = 36;
@@ -22,6 +23,22 @@ pub enum Owners {
     Kept,
     /// The owner of the directory is root in the machine, and owns what is made there.
     OwnerIsRoot,
+    /// They are of the foreign range of ids, which is the machine's own from zero on.
+    Foreign,
+}
+
+/// A directory as it is to be seen in the machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct How {
+    /// Whose files they are.
+    pub owners: Owners,
+    /// Whether new files get the label that the system in the machine, with SELinux, gives them.
+    pub labels: bool,
+}
+
+impl How {
+    /// A directory of the user's.
+    pub const OF_USER: Self = Self { owners: Owners::OwnerIsRoot, labels: false };
 }
 
 /// The tag of a mount.
@@ -63,43 +80,44 @@ pub struct Shared {
 ///
 /// # Errors
 /// When virtiofsd is missing or can't be started.
-pub fn start(
-    directory: &Path,
-    number: usize,
-    source: &Path,
-    tag: String,
-    owners: Owners,
-    tools: &Tools,
-) -> Result<Shared> {
+pub fn start(directory: &Path, number: usize, source: &Path, tag: String, how: How, tools: &Tools) -> Result<Shared> {
     let hint = "install virtiofsd, the one that is written in Rust (package virtiofsd)";
     let purpose = "show directories of the host to a virtual machine";
     let virtiofsd = program(tools).ok_or_else(|| tools.missing("virtiofsd", purpose, hint))?;
     let meta = source.metadata().map_err(RunError::io("share", source))?;
     let me = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
     let owner =
-        Some((meta.uid(), meta.gid())).filter(|owner| owners == Owners::OwnerIsRoot && me.0 == 0 && *owner != me);
+        Some((meta.uid(), meta.gid())).filter(|owner| how.owners == Owners::OwnerIsRoot && me.0 == 0 && *owner != me);
     let socket = directory.join(format!("fs{number}"));
     let listener = UnixListener::bind(&socket).map_err(RunError::io("make the socket", &socket))?;
     hand_down(&listener).map_err(RunError::io("hand down the socket", &socket))?;
     let mut command = tools.command_as(&virtiofsd, owner);
-    command.args(options(me.0 == 0, owner.is_some(), owners)).arg("--shared-dir").arg(source);
+    command.args(options(me.0 == 0, owner.is_some(), how)).arg("--shared-dir").arg(source);
     command.args(["--fd", &listener.as_raw_fd().to_string()]);
     Ok(Shared { socket, tag, _helper: Helper::start(&mut command)? })
 }
 
 /// The options that follow from who runs it. Another user than root gets a user namespace in which it is root, so that
 /// files of its own are root's in the machine.
-fn options(root: bool, other: bool, owners: Owners) -> Vec<&'static str> {
+fn options(root: bool, other: bool, how: How) -> Vec<String> {
     let mut options = vec!["--xattr", "--no-announce-submounts", "--log-level=error"];
     if root && !other {
         options.extend(["--sandbox=chroot", "--modcaps=-mknod"]);
     } else {
         options.push("--sandbox=namespace");
     }
-    options.push(match owners {
-        Owners::Kept if root => "--inode-file-handles=prefer",
+    options.push(match how.owners {
+        Owners::Kept | Owners::Foreign if root => "--inode-file-handles=prefer",
         _ => "--inode-file-handles=never",
     });
+    if how.labels {
+        options.push("--security-label");
+    }
+    let mut options: Vec<String> = options.into_iter().map(str::to_owned).collect();
+    if how.owners == Owners::Foreign {
+        let (first, count) = (foreign::FIRST, foreign::COUNT);
+        options.extend(["uid", "gid"].map(|id| format!("--translate-{id}=map:0:{first}:{count}")));
+    }
     options
 }
 
@@ -111,6 +129,26 @@ fn program(tools: &Tools) -> Option<PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn options_follow_from_the_owners() {
+        let how = |owners, labels| How { owners, labels };
+        let said = |root, other, how| options(root, other, how).split_off(3).join(" ");
+        let root = "--sandbox=chroot --modcaps=-mknod";
+        assert_eq!(said(true, false, how(Owners::Kept, false)), format!("{root} --inode-file-handles=prefer"));
+        assert_eq!(
+            said(true, false, how(Owners::Kept, true)),
+            format!("{root} --inode-file-handles=prefer --security-label")
+        );
+        assert_eq!(said(true, true, How::OF_USER), "--sandbox=namespace --inode-file-handles=never");
+        assert_eq!(
+            said(true, false, how(Owners::Foreign, false)),
+            format!(
+                "{root} --inode-file-handles=prefer --translate-uid=map:0:2147352576:65536 \
+                 --translate-gid=map:0:2147352576:65536"
+            )
+        );
+    }
 
     #[test]
     fn tags() {

@@ -5,7 +5,9 @@
 use std::fs::File;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
+use super::container::is_foreign;
 use super::credentials::{self, Credentials, Ways};
 use super::drives::{self, Access, Backing};
 use super::error::{Result, RunError};
@@ -15,17 +17,17 @@ use super::kernel::{self, Kind};
 use super::machine;
 use super::notify::{self, Listener};
 use super::plan::{Host, Plan, plan};
-use super::process::{self, Ended, Unwatched, Watch, finished};
+use super::process::{self, Unwatched, Watch, finished};
 use super::qemu::{self, Parts};
 use super::register::register;
 use super::settings::{Console, Feature, Firmware, Settings};
 use super::snapshot::{self, Snapshot};
 use super::state::{self, Entry, Running};
 use super::swtpm::{self, Tpm};
-use super::terminal::{Terminal, hand_down, private};
+use super::terminal::{Look, Terminal, hand_down, private};
 use super::tools::Tools;
 use super::variables;
-use super::virtiofs::{self, Owners, Shared};
+use super::virtiofs::{self, How, Owners, Shared};
 use super::vsock;
 use super::watch::KvmWatch;
 use crate::types::Architecture;
@@ -85,6 +87,7 @@ pub fn run(settings: &Settings, tools: &Tools, extra: &[String]) -> Result<u8> {
     let parts = Parts {
         version: version(&program, tools)?,
         program,
+        look: Look::of(settings, |name| std::env::var(name).ok()),
         pty_forward: matches!(settings.console, Console::Interactive | Console::ReadOnly)
             .then(|| tools.find(&["systemd-pty-forward"]))
             .flatten(),
@@ -112,8 +115,12 @@ pub fn run(settings: &Settings, tools: &Tools, extra: &[String]) -> Result<u8> {
     let under_kvm = parts.kvm.is_some();
     let mut unwatched = Unwatched;
     let watched: &mut dyn Watch = if under_kvm { &mut watch } else { &mut unwatched };
-    let ended =
-        start(&line, tools, devices, watched, |pid| register(settings, pid, &machine.snapshot.path, cid, tools))?;
+    let mut command = command(&line, tools, &devices)?;
+    let ended = process::run_machine(&mut command, watched, |pid| {
+        // QEMU has its own now, and a machine's connection id is free again when all are closed.
+        drop(devices);
+        register(settings, pid, &machine.snapshot.path, cid, tools)
+    })?;
     let reports = listener.map(Listener::finish);
     if let Some(status) = reports.as_ref().and_then(notify::Reports::exit_status) {
         return Ok(status);
@@ -128,24 +135,14 @@ pub fn run(settings: &Settings, tools: &Tools, extra: &[String]) -> Result<u8> {
     }
 }
 
-fn start(
-    line: &[String],
-    tools: &Tools,
-    devices: Vec<File>,
-    watch: &mut dyn Watch,
-    started: impl FnOnce(u32) -> Result<()>,
-) -> Result<Ended> {
+fn command(line: &[String], tools: &Tools, devices: &[File]) -> Result<Command> {
     let (program, arguments) = line.split_first().ok_or_else(|| RunError::Other("no command line".to_owned()))?;
     let mut command = tools.command(Path::new(program));
     command.args(arguments).stdin(private(0)).stdout(private(1));
-    for device in &devices {
+    for device in devices {
         hand_down(device).map_err(RunError::io("hand down a device to", program))?;
     }
-    process::run_machine(&mut command, watch, |pid| {
-        // QEMU has its own now, and a machine's connection id is free again when all are closed.
-        drop(devices);
-        started(pid)
-    })
+    Ok(command)
 }
 
 fn open_device(path: &str) -> std::result::Result<File, String> {
@@ -222,7 +219,7 @@ impl Machine {
         for tree in settings.all_trees() {
             let tag = virtiofs::tag(&tree.target)?;
             credentials::add_mount(&mut credentials, &tag, &tree.target);
-            shares.push(virtiofs::start(place, shares.len(), &tree.source, tag, Owners::OwnerIsRoot, tools)?);
+            shares.push(virtiofs::start(place, shares.len(), &tree.source, tag, How::OF_USER, tools)?);
         }
         let separate = plan.kernel.as_ref().is_some_and(|(_, kind)| *kind != Kind::Uki);
         let initrd = match settings.format.as_str() {
@@ -261,6 +258,21 @@ impl Machine {
     }
 }
 
+/// How a directory image is to be seen in the machine whose root it is.
+fn as_root(settings: &Settings, image: &Path) -> Result<How> {
+    let foreign = is_foreign(image);
+    if foreign && !rustix::process::geteuid().is_root() {
+        return Err(RunError::unfit(
+            "only root can boot a directory image of the foreign range of ids (ForeignUIDRange=) in a virtual machine",
+            "run as root, build it with ForeignUIDRange=no, or make a disk image with Format=disk",
+        ));
+    }
+    Ok(How {
+        owners: if foreign { Owners::Foreign } else { Owners::Kept },
+        labels: settings.relabel.required() && image.join("etc/selinux/config").exists(),
+    })
+}
+
 /// What a directly booted kernel finds its root by.
 fn root(
     settings: &Settings,
@@ -277,7 +289,7 @@ fn root(
     Ok(match settings.format.as_str() {
         "disk" => vec![kernel::root_of_disk(image, tools)?],
         "directory" => {
-            shares.push(virtiofs::start(place, 0, image, "root".to_owned(), Owners::Kept, tools)?);
+            shares.push(virtiofs::start(place, 0, image, "root".to_owned(), as_root(settings, image)?, tools)?);
             vec!["root=root".to_owned(), "rootfstype=virtiofs".to_owned()]
         }
         _ => Vec::new(),

@@ -11,11 +11,15 @@ use super::kernel::{self, Kind};
 use super::network;
 use super::plan::Plan;
 use super::process::{self, Unwatched};
-use super::settings::{DiskType, Feature, Firmware, Settings};
+use super::settings::{DiskType, Firmware, Settings, VsockCid};
 use super::snapshot::Snapshot;
 use super::terminal::Terminal;
 use super::tools::Tools;
 use super::variables;
+use super::vsock;
+
+/// Older ones lack half of what is asked of it here, as the choice of firmware by its features.
+const OLDEST: u32 = 261;
 
 /// What was made for the machine.
 #[derive(Clone, Debug)]
@@ -36,6 +40,8 @@ pub struct Parts {
     pub user: Option<String>,
     /// The user's terminal.
     pub terminal: Terminal,
+    /// The connection id that is wished.
+    pub cid: Option<u32>,
 }
 
 /// The command line, the program first. `extra` are further options of systemd-vmspawn, and options for the kernel.
@@ -43,20 +49,26 @@ pub fn command_line(settings: &Settings, plan: &Plan, parts: &Parts, extra: &[St
     let mut line = vec![
         parts.program.to_string_lossy().into_owned(),
         format!("--cpus={}", if settings.cpus == 0 { parts.processors } else { settings.cpus }),
-        format!("--ram={}", settings.ram),
+        match settings.max_mem {
+            Some(most) => format!("--ram={}:{most}", settings.ram),
+            None => format!("--ram={}", settings.ram),
+        },
         format!("--kvm={}", settings.kvm.tristate()),
         format!("--vsock={}", settings.vsock.tristate()),
         format!("--tpm={}", settings.tpm.tristate()),
+        // What the machine writes to either goes with it, and the next one starts as this one did.
         "--tpm-state=off".to_owned(),
+        "--efi-nvram-state=off".to_owned(),
         format!("--console={}", settings.console.name()),
-        format!("--register={}", if settings.register == Feature::Disabled { "no" } else { "yes" }),
+        format!("--register={}", settings.register.tristate()),
         format!("--machine={}", settings.machine_name()),
     ];
+    line.extend(parts.cid.map(|cid| format!("--vsock-cid={cid}")));
     let features = features(plan.firmware, settings.enrolled());
     if !features.is_empty() {
         line.push(format!("--firmware-features={}", features.join(",")));
     }
-    line.extend(settings.size.map(|size| format!("--grow-image={size}")));
+    line.extend(settings.size.filter(|_| settings.format == "disk").map(|size| format!("--grow-image={size}")));
     if let Some(user) = &parts.user {
         line.extend([format!("--bind-user={user}"), "--bind-user-group=wheel".to_owned()]);
     }
@@ -70,6 +82,10 @@ pub fn command_line(settings: &Settings, plan: &Plan, parts: &Parts, extra: &[St
     line.extend(settings.all_trees().map(|tree| bind(&tree.source, &tree.target)));
     if let Some((kernel, _)) = &plan.kernel {
         line.push(format!("--linux={}", kernel.display()));
+        if plan.firmware.is_linux() {
+            // A kernel with a UEFI stub would get UEFI firmware.
+            line.push("--firmware=none".to_owned());
+        }
         line.extend(parts.initrd.as_ref().map(|path| format!("--initrd={}", path.display())));
     }
     match settings.format.as_str() {
@@ -115,8 +131,15 @@ pub fn run(settings: &Settings, tools: &Tools, plan: &Plan, image: &Path, extra:
     let program = tools.need(
         &["systemd-vmspawn"],
         "boot the image with --vmm=vmspawn",
-        "install it (package systemd-container 255 or later), or use --vmm=qemu",
+        &format!("install it (package systemd-container {OLDEST} or later), or use --vmm=qemu"),
     )?;
+    let version = process::systemd_version(&program, tools)?;
+    if version < OLDEST {
+        return Err(RunError::unfit(
+            format!("systemd-vmspawn has version {version}, and --vmm=vmspawn needs {OLDEST} or later"),
+            "use --vmm=qemu, or a tools tree of a distribution that has it (ToolsTreeRelease=)",
+        ));
+    }
     let place = tempfile::Builder::new().prefix("mkosi-vm-").tempdir();
     let place = place.map_err(RunError::io("make a directory in", std::env::temp_dir()))?;
     let variables = match &plan.uefi {
@@ -158,6 +181,12 @@ pub fn run(settings: &Settings, tools: &Tools, plan: &Plan, image: &Path, extra:
             .flatten()
             .map(|user| user.name),
         terminal: Terminal::current(),
+        cid: match settings.vsock_cid {
+            _ if !settings.vsock.wanted() => None,
+            VsockCid::Auto => None,
+            VsockCid::Hash => Some(vsock::hashed(image, 0)),
+            VsockCid::Number(cid) => Some(cid),
+        },
     };
     let line = command_line(settings, plan, &parts, extra);
     let mut command = tools.command(&program);
@@ -167,6 +196,9 @@ pub fn run(settings: &Settings, tools: &Tools, plan: &Plan, image: &Path, extra:
         command.env("SYSTEMD_VMSPAWN_QEMU_EXTRA", words.join(" "));
     }
     let ended = process::run_machine(&mut command, &mut Unwatched, |_| Ok(()))?;
+    if !ended.status.success() && !Path::new("/run/systemd/system").is_dir() {
+        crate::tell!("note: systemd-vmspawn needs a host that systemd runs on; --vmm=qemu does not");
+    }
     Ok(process::status_of(ended.status))
 }
 

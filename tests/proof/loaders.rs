@@ -97,6 +97,24 @@ fn boot_by_shim_what_was_signed_with_a_key_of_ones_own() {
     }
 }
 
+/// No shim, no boot loader, nothing that enrols keys: firmware whose only key is one's own starts the image signed with it.
+#[test]
+#[ignore = "takes minutes where it is emulated, and fetches QEMU: make test-boot"]
+fn boot_by_firmware_that_has_ones_own_key_alone() {
+    let _turn = turn();
+    let more = "[Content]\nBootloader=uki\n[Validation]\nSecureBoot=yes\nSecureBootAutoEnroll=no\n";
+    let project = project(tools::cache(), more);
+    project.done(&["genkey"]);
+    project.build();
+    add_tools(&project);
+    let arguments = ["--firmware=uefi-secure-boot", "--firmware-variables=custom"];
+    let run = boot_with_tools(&project, &arguments, |run| run.firmware.contains("Access Denied"));
+    run.assert_reported(0);
+    assert_eq!(run.said("secure boot"), "1, setup mode 0", "{run:#?}");
+    assert!(!run.firmware.contains("enrolled") && run.said("stub").starts_with("systemd-stub 257"), "{run:#?}");
+    on_disk(&run);
+}
+
 /// QEMU starts the kernel beside the image, with the programs of a tree. The first time it has no initrd, and Debian's
 /// kernel no driver for the disk.
 #[test]

@@ -34,6 +34,7 @@ fn qemu() {
         "--format=disk --console=read-only vm",
         "--format=disk --console=gui vm",
         "--format=disk --console=headless vm",
+        "--format=disk --console=interactive --environment=SYSTEMD_TINT_BACKGROUND=no vm",
         "--format=disk --cpus=0 --ram=4G --maxmem=8G --cxl=yes --runtime-network=interface vm",
         "--format=disk --removable=yes --ephemeral=yes vm",
         "--format=disk --disk-type=nvme --output-extension=img vm",
@@ -47,7 +48,8 @@ fn qemu() {
         "--format=uki vm",
         "--format=esp vm",
         "--format=disk --architecture=arm64 vm",
-        "--format=cpio --compress-output=no --architecture=s390x vm",
+        "--format=cpio --compress-output=no --architecture=s390x --cxl=yes --runtime-size=8G --disk-type=nvme vm",
+        "--format=disk --firmware=linux --firmware-variables=microsoft --vsock=no --vsock-cid=7 vm",
     ] {
         let _ = writeln!(text, "\nmkosi {arguments}");
         match made.qemu(arguments, &host, (10, 0)) {
@@ -74,10 +76,12 @@ fn hosts() {
     let mut text = String::new();
     for (what, host, version, arguments) in [
         ("an old QEMU", &whole, (7, 2), "--format=disk vm"),
+        ("a new QEMU", &whole, (11, 1), "--format=disk vm"),
         ("nothing but QEMU", &poor, (10, 0), "--format=disk vm"),
         ("nothing but QEMU", &poor, (10, 0), "--format=disk --kvm=yes vm"),
         ("nothing but QEMU", &poor, (10, 0), "--format=disk --vsock=yes vm"),
         ("nothing but QEMU", &poor, (10, 0), "--format=disk --console=interactive vm"),
+        ("nothing but QEMU", &poor, (10, 0), "--format=disk --ssh=always vm"),
         ("nothing but QEMU", &poor, (10, 0), "--format=disk --runtime-network=interface vm"),
         ("no firmware", &bare, (10, 0), "--format=disk vm"),
         ("no firmware", &bare, (10, 0), "--format=disk --linux=$D/linux vm"),
@@ -108,6 +112,7 @@ fn what_does_not_go_together() {
         "--format=directory --output=other --firmware=uefi vm",
         "--format=disk --architecture=arm64 --kvm=yes vm",
         "--format=disk --architecture=alpha vm",
+        "--format=disk --architecture=s390x --tpm=yes vm",
         "--format=disk --architecture=arm64 --firmware=uefi-secure-boot vm",
     ] {
         let error = made.qemu(arguments, &host, (10, 0)).expect_err(arguments);
@@ -153,6 +158,7 @@ fn vmspawn() {
         "--format=disk --vmm=vmspawn vm",
         "--format=disk --vmm=vmspawn --firmware=uefi --ephemeral=yes --disk-type=nvme --runtime-size=8G vm",
         "--format=directory --vmm=vmspawn --runtime-network=interface --console=gui --kvm=no vm -- --pass-ssh-key=no",
+        "--format=disk --vmm=vmspawn --firmware=linux --maxmem=4G --vsock-cid=7 --register=yes --console=headless vm",
         "--format=uki --vmm=vmspawn --runtime-tree=$D/source --bind-user=yes --forward-journal=$D/j vm",
     ] {
         let _ = writeln!(text, "mkosi {arguments}");

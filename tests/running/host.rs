@@ -13,7 +13,8 @@ use mkosi::run::drives::Access;
 use mkosi::run::machine;
 use mkosi::run::plan::{Host, Plan, plan};
 use mkosi::run::qemu::{Parts, command_line};
-use mkosi::run::terminal::Terminal;
+use mkosi::run::settings::VsockCid;
+use mkosi::run::terminal::{Look, Terminal};
 use mkosi::run::{nspawn, vmspawn};
 use mkosi::types::Architecture;
 
@@ -147,6 +148,10 @@ impl Made {
             initrd: None,
             user: settings.bind_user.then(|| "me".to_owned()),
             terminal: Terminal { columns: 80, lines: 24, term: "vt220".to_owned() },
+            cid: match settings.vsock_cid {
+                VsockCid::Number(cid) => Some(cid),
+                _ => None,
+            },
         };
         let words = vmspawn::command_line(&settings, &plan, &parts, &invocation.arguments);
         words.iter().map(|word| self.shown(word)).collect()
@@ -211,6 +216,7 @@ fn parts(settings: &Settings, plan: &Plan, version: (u32, u32)) -> Parts {
     Parts {
         program: format!("/usr/bin/qemu-system-{}", machine::qemu(settings.architecture)).into(),
         version,
+        look: Look::of(settings, |_| None),
         pty_forward: matches!(settings.console.name(), "interactive" | "read-only").then(|| "pty-forward".into()),
         terminal: Terminal { columns: 80, lines: 24, term: "vt220".to_owned() },
         processors: 8,

@@ -111,6 +111,10 @@ pub struct Settings {
     pub repart: Vec<PathBuf>,
     /// Whether the partitions are split artifacts already.
     pub split_partitions: bool,
+    /// `SELinuxRelabel=`.
+    pub relabel: Feature,
+    /// `Environment=`, by which some of it looks otherwise.
+    pub environment: Vec<(String, String)>,
     /// `StorageTargetMode=`.
     pub storage_target: Feature,
 }
