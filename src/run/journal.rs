@@ -36,6 +36,13 @@ fn limits(target: &Path) -> [String; 4] {
     [size, free, file, format!("max-files={files}")]
 }
 
+/// The arguments of systemd-journal-remote of a version.
+fn arguments(target: &Path, version: u32) -> Vec<String> {
+    let split = if one_file(target) { "none" } else { "host" };
+    let limits = limits(target).into_iter().filter(|_| version >= TAKES_LIMITS).map(|limit| format!("--{limit}"));
+    [format!("--output={}", target.display()), format!("--split-mode={split}")].into_iter().chain(limits).collect()
+}
+
 fn program(tools: &Tools) -> Result<PathBuf> {
     let hint = "install it (package systemd-journal-remote), or leave out ForwardJournal=";
     tools.need(&["systemd-journal-remote"], "take the machine's journal", hint)
@@ -50,11 +57,7 @@ pub fn start(target: &Path, socket: OwnedFd, tools: &Tools) -> Result<Helper> {
     let directory = if one_file(target) { target.parent().unwrap_or(Path::new("/")) } else { target };
     let owner = make_directory(directory)?;
     let mut command = through_activation(tools, &program, owner)?;
-    command.arg("--output").arg(target);
-    if systemd_version(&program, tools)? >= TAKES_LIMITS {
-        command.args(limits(target).map(|limit| format!("--{limit}")));
-    }
-    command.arg(format!("--split-mode={}", if one_file(target) { "none" } else { "host" }));
+    command.args(arguments(target, systemd_version(&program, tools)?));
     Helper::start_with_socket(&mut command, socket)
 }
 
@@ -92,5 +95,10 @@ mod tests {
     fn a_file_or_a_directory() {
         assert!(options(Path::new("/a.journal")).contains(&"--forward-journal-max-files=1".to_owned()));
         assert!(options(Path::new("/a")).contains(&"--forward-journal-max-files=100".to_owned()));
+        assert_eq!(arguments(Path::new("/a"), 257), ["--output=/a", "--split-mode=host"]);
+        assert_eq!(
+            arguments(Path::new("/a.journal"), 261).join(" "),
+            "--output=/a.journal --split-mode=none --max-use=1T --keep-free=1G --max-file-size=4G --max-files=1"
+        );
     }
 }
