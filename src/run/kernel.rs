@@ -82,11 +82,12 @@ struct Partition {
     uuid: String,
 }
 
-/// The option that names the root file system of a disk image, which a kernel without a boot loader can't find out.
+/// The options that name the root file system of a disk image, and /usr where it is one of its own: a system that no boot
+/// loader started can't find them out.
 ///
 /// # Errors
 /// When systemd-repart is missing or fails, or the image has neither a root nor a /usr partition.
-pub fn root_of_disk(image: &Path, tools: &Tools) -> Result<String> {
+pub fn root_of_disk(image: &Path, tools: &Tools) -> Result<Vec<String>> {
     let purpose = "find the root partition for a direct kernel boot";
     let repart = tools.need(
         &["systemd-repart"],
@@ -99,50 +100,54 @@ pub fn root_of_disk(image: &Path, tools: &Tools) -> Result<String> {
     let output = finished(&mut command, purpose)?;
     let partitions: Vec<Partition> = serde_json::from_slice(&output.stdout)
         .map_err(|error| RunError::Other(format!("systemd-repart printed no list of partitions: {error}")))?;
-    root_option(&partitions).ok_or_else(|| {
-        RunError::unfit(
+    let options = root_options(&partitions);
+    if options.is_empty() {
+        return Err(RunError::unfit(
             format!("{} has neither a root nor a /usr partition to boot from", image.display()),
             "give root= in --kernel-command-line-extra, or use --firmware=uefi",
-        )
-    })
+        ));
+    }
+    Ok(options)
 }
 
 /// The root hash of a file system with verity is the UUIDs of its two partitions, one after the other (the
 /// Discoverable Partitions Specification).
-fn root_option(partitions: &[Partition]) -> Option<String> {
+fn root_options(partitions: &[Partition]) -> Vec<String> {
     let is = |partition: &&Partition, what: &str, verity: bool| {
         partition.kind.starts_with(what)
             && !partition.kind.ends_with("-verity-sig")
             && partition.kind.ends_with("-verity") == verity
     };
-    for (what, hash, plain) in [("root", "roothash", "root"), ("usr", "usrhash", "mount.usr")] {
-        let Some(data) = partitions.iter().find(|partition| is(partition, what, false)) else { continue };
+    let option = |(what, hash, plain): (&str, &str, &str)| {
+        let data = partitions.iter().find(|partition| is(partition, what, false))?;
         let verity = partitions.iter().find(|partition| is(partition, what, true));
-        return Some(match verity {
+        Some(match verity {
             Some(verity) => format!("{hash}={}{}", data.uuid, verity.uuid).replace('-', ""),
             None => format!("{plain}=PARTUUID={}", data.uuid),
-        });
-    }
-    None
+        })
+    };
+    [("root", "roothash", "root"), ("usr", "usrhash", "mount.usr")].into_iter().filter_map(option).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn option(partitions: &[(&str, &str)]) -> Option<String> {
+    fn options(partitions: &[(&str, &str)]) -> String {
         let partition = |(kind, uuid): &(&str, &str)| Partition { kind: (*kind).into(), uuid: (*uuid).into() };
-        root_option(&partitions.iter().map(partition).collect::<Vec<_>>())
+        root_options(&partitions.iter().map(partition).collect::<Vec<_>>()).join(" ")
     }
 
     #[test]
     fn the_root_of_a_disk() {
-        assert_eq!(option(&[("esp", "1"), ("root-x86-64", "a-b")]).as_deref(), Some("root=PARTUUID=a-b"));
-        assert_eq!(option(&[("usr-arm64", "a-b")]).as_deref(), Some("mount.usr=PARTUUID=a-b"));
+        assert_eq!(options(&[("esp", "1"), ("root-x86-64", "a-b")]), "root=PARTUUID=a-b");
+        assert_eq!(options(&[("usr-arm64", "a-b")]), "mount.usr=PARTUUID=a-b");
         let verity = [("root-x86-64-verity-sig", "9-9"), ("root-x86-64-verity", "cc-d"), ("root-x86-64", "aa-b")];
-        assert_eq!(option(&verity).as_deref(), Some("roothash=aabccd"));
-        assert_eq!(option(&[("usr-x86-64-verity", "2-2"), ("usr-x86-64", "1-1")]).as_deref(), Some("usrhash=1122"));
-        assert_eq!(option(&[("esp", "1")]), None);
+        assert_eq!(options(&verity), "roothash=aabccd");
+        let usr = [("usr-x86-64-verity", "2-2"), ("usr-x86-64", "1-1")];
+        assert_eq!(options(&usr), "usrhash=1122");
+        assert_eq!(options(&[usr[0], usr[1], ("root-x86-64", "a-b")]), "root=PARTUUID=a-b usrhash=1122");
+        assert_eq!(options(&[("esp", "1")]), "");
     }
 
     #[test]

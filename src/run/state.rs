@@ -29,7 +29,9 @@ pub struct Running {
 
 /// Where the files are.
 pub fn directory() -> PathBuf {
-    let own = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from).filter(|path| path.is_absolute());
+    // The first is a user's session's, the second a service's (systemd.exec(5)).
+    let named = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let own = named("XDG_RUNTIME_DIR").or_else(|| named("RUNTIME_DIRECTORY"));
     let uid = rustix::process::getuid();
     let runtime = match own {
         Some(path) => path,

@@ -92,16 +92,17 @@ pub fn start(directory: &Path, number: usize, source: &Path, tag: String, how: H
     let listener = UnixListener::bind(&socket).map_err(RunError::io("make the socket", &socket))?;
     hand_down(&listener).map_err(RunError::io("hand down the socket", &socket))?;
     let mut command = tools.command_as(&virtiofsd, owner);
-    command.args(options(me.0 == 0, owner.is_some(), how)).arg("--shared-dir").arg(source);
+    command.args(options(owner.unwrap_or(me), how)).arg("--shared-dir").arg(source);
     command.args(["--fd", &listener.as_raw_fd().to_string()]);
     Ok(Shared { socket, tag, _helper: Helper::start(&mut command)? })
 }
 
 /// The options that follow from who runs it. Another user than root gets a user namespace in which it is root, so that
 /// files of its own are root's in the machine.
-fn options(root: bool, other: bool, how: How) -> Vec<String> {
+fn options((uid, gid): (u32, u32), how: How) -> Vec<String> {
+    let root = uid == 0;
     let mut options = vec!["--xattr", "--no-announce-submounts", "--log-level=error"];
-    if root && !other {
+    if root {
         options.extend(["--sandbox=chroot", "--modcaps=-mknod"]);
     } else {
         options.push("--sandbox=namespace");
@@ -114,6 +115,9 @@ fn options(root: bool, other: bool, how: How) -> Vec<String> {
         options.push("--security-label");
     }
     let mut options: Vec<String> = options.into_iter().map(str::to_owned).collect();
+    if !root {
+        options.extend([("uid", uid), ("gid", gid)].map(|(kind, id)| format!("--{kind}-map=:0:{id}:1:")));
+    }
     if how.owners == Owners::Foreign {
         let (first, count) = (foreign::FIRST, foreign::COUNT);
         options.extend(["uid", "gid"].map(|id| format!("--translate-{id}=map:0:{first}:{count}")));
@@ -133,16 +137,16 @@ mod tests {
     #[test]
     fn options_follow_from_the_owners() {
         let how = |owners, labels| How { owners, labels };
-        let said = |root, other, how| options(root, other, how).split_off(3).join(" ");
+        let said = |id, how| options((id, id), how).split_off(3).join(" ");
         let root = "--sandbox=chroot --modcaps=-mknod";
-        assert_eq!(said(true, false, how(Owners::Kept, false)), format!("{root} --inode-file-handles=prefer"));
+        assert_eq!(said(0, how(Owners::Kept, false)), format!("{root} --inode-file-handles=prefer"));
+        assert_eq!(said(0, how(Owners::Kept, true)), format!("{root} --inode-file-handles=prefer --security-label"));
         assert_eq!(
-            said(true, false, how(Owners::Kept, true)),
-            format!("{root} --inode-file-handles=prefer --security-label")
+            said(7, How::OF_USER),
+            "--sandbox=namespace --inode-file-handles=never --uid-map=:0:7:1: --gid-map=:0:7:1:"
         );
-        assert_eq!(said(true, true, How::OF_USER), "--sandbox=namespace --inode-file-handles=never");
         assert_eq!(
-            said(true, false, how(Owners::Foreign, false)),
+            said(0, how(Owners::Foreign, false)),
             format!(
                 "{root} --inode-file-handles=prefer --translate-uid=map:0:2147352576:65536 \
                  --translate-gid=map:0:2147352576:65536"

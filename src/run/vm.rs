@@ -287,7 +287,7 @@ fn root(
         return Ok(Vec::new());
     }
     Ok(match settings.format.as_str() {
-        "disk" => vec![kernel::root_of_disk(image, tools)?],
+        "disk" => kernel::root_of_disk(image, tools)?,
         "directory" => {
             shares.push(virtiofs::start(place, 0, image, "root".to_owned(), as_root(settings, image)?, tools)?);
             vec!["root=root".to_owned(), "rootfstype=virtiofs".to_owned()]

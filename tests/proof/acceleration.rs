@@ -23,6 +23,7 @@ fn run(qemu: &str, arguments: &[&str]) -> Ran {
     );
     project.write("mkosi.output/image.raw", "a disk");
     project.write("dev/nothing", "");
+    project.script("search/systemd-vmspawn", "echo systemd 260 '(260-1)'");
     let version = "[ \"$1\" = --version ] && echo QEMU emulator version 7.2.0 && exit 0";
     project.script("search/qemu-system-x86_64", &format!("{version} || :\n{qemu}"));
     let mut command = Command::new("unshare");
@@ -39,7 +40,13 @@ fn a_guest_that_dies_under_kvm_is_ended_with_the_way_to_go_on() {
         ran.says("the virtual machine");
         ran.says("--kvm=no");
     }
-    // Of an emulated one nothing of that is said.
-    let ran = run("exit 1", &["--kvm=no"]);
-    assert!(!ran.success && !ran.text.contains("KVM"), "{}", ran.text);
+    // Of an emulated one nothing of that is said. It has the variables of the configuration.
+    let ran = run("echo $WORD; exit 1", &["--kvm=no", "--environment=WORD=told"]);
+    assert!(!ran.success && !ran.text.contains("KVM") && ran.stdout == "told\n", "{} {}", ran.stdout, ran.text);
+}
+
+#[test]
+fn an_old_vmspawn_is_refused() {
+    let ran = run("exit 1", &["--kvm=no", "--vmm=vmspawn"]);
+    assert!(!ran.success && ran.text.contains("has version 260, and --vmm=vmspawn needs 261"), "{}", ran.text);
 }

@@ -1,6 +1,7 @@
 //! Virtual machines that really boot: a small initrd that mkosi makes, and the kernel of Debian for virtual machines.
 //! Emulated, since not every host has KVM.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -19,6 +20,9 @@ const MODULES: [&str; 9] = [
     "fuse",
     "virtiofs",
 ];
+
+/// Neither root nor anyone here.
+const OTHER: u32 = 54_321;
 
 /// Ends the machine with a status, through QEMU's device for that.
 const EXIT: &str = "#include <stdlib.h>\n#include <sys/io.h>\n\
@@ -42,7 +46,8 @@ echo booted
 echo TPM $(/bin/busybox cat /sys/class/tpm/tpm0/tpm_version_major)
 for disk in /sys/block/vd*; do echo ${disk##*/} $(/bin/busybox cat $disk/size); done
 [ -b /dev/vda ] && echo written | /bin/busybox dd of=/dev/vda bs=512 conv=sync,fsync 2>/dev/null
-/bin/busybox mount -t virtiofs /shared /mnt && /bin/busybox cp /mnt/file /mnt/copy && /bin/busybox cat /mnt/copy
+/bin/busybox mount -t virtiofs /shared /mnt && /bin/busybox cp /mnt/file /mnt/copy && /bin/busybox cat /mnt/copy \\
+    && /bin/busybox stat -c 'owner %u' /mnt/file
 /bin/busybox sleep 1
 for word in $(/bin/busybox cat /proc/cmdline); do
     case $word in status=*) /bin/exit-with ${word#status=} ;; esac
@@ -162,6 +167,13 @@ fn boot_with_the_tools_of_a_tree() {
     let initrd = project();
     initrd.done(&[]);
     let project = Project::empty(tools::cache());
+    // The owner of what is shared, whoever that is, is root in the machine, and has to reach it here.
+    let place = tempfile::tempdir().unwrap();
+    let shared = place.path();
+    std::fs::write(shared.join("file"), "shared with it\n").unwrap();
+    for path in [shared, &shared.join("file")] {
+        std::os::unix::fs::chown(path, Some(OTHER), Some(OTHER)).unwrap();
+    }
     project.write(
         "mkosi.conf",
         &format!(
@@ -169,14 +181,14 @@ fn boot_with_the_tools_of_a_tree() {
              [Output]\nFormat=disk\nOutputDirectory=mkosi.output\n{}{}\
              [Content]\nInitrds={}\n\
              [Runtime]\nRAM=512M\nKVM=no\nTPM=yes\nRuntimeNetwork=none\nFirmware=uefi\nEphemeral=yes\n\
-             RuntimeSize=24M\nRuntimeTrees=shared:/shared\nCredentials=my.credential=told\n\
+             RuntimeSize=24M\nRuntimeTrees={}:/shared\nCredentials=my.credential=told\n\
              KernelCommandLineExtra=root=none status=9\n",
             tools::CONFIGURATION,
             tools::RUNNING,
-            initrd.output("image.cpio").display()
+            initrd.output("image.cpio").display(),
+            shared.display()
         ),
     );
-    project.write("shared/file", "shared with it\n");
     std::fs::create_dir_all(project.output("")).unwrap();
     let image = project.output("image.raw");
     std::fs::File::create(&image).unwrap().set_len(8 << 20).unwrap();
@@ -199,11 +211,12 @@ fn boot_with_the_tools_of_a_tree() {
     let output = project.command(&[&format!("--linux={}", kernel.display()), "vm"]).output().unwrap();
     let status = output.status.code();
     let ran = Ran::new(output);
-    for text in ["booted", "my.credential", "TPM 2", "vda 49152", "shared with it"] {
+    for text in ["booted", "my.credential", "TPM 2", "vda 49152", "shared with it", "owner 0"] {
         assert!(ran.stdout.contains(text), "no {text}: {}{}", ran.stdout, ran.text);
     }
     assert_eq!(status, Some(9), "{}{}", ran.stdout, ran.text);
-    assert_eq!(project.read("shared/copy"), "shared with it\n");
+    assert_eq!(std::fs::read_to_string(shared.join("copy")).unwrap(), "shared with it\n");
+    assert_eq!(shared.join("copy").metadata().unwrap().uid(), OTHER);
     assert_eq!(std::fs::read(&image).unwrap(), before, "the image itself was written to");
     assert_eq!(std::fs::read_dir(project.output("")).unwrap().count(), 1, "the copy is gone");
 }
