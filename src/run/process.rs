@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -142,13 +142,20 @@ fn send(child: &Child, signal: Signal) {
 
 /// The process that runs the machine now; 0 for none.
 static MACHINE: AtomicI32 = AtomicI32::new(0);
+/// Whether that is this program itself, which builds.
+static OWN: AtomicBool = AtomicBool::new(false);
 /// How often a signal came.
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
 
 /// From here on Ctrl-C and SIGTERM end the machine, and this program goes on to tidy up. A second one kills it.
 pub fn pass_signals_on() {
-    crate::sandbox::on_interrupt(|| {
-        let signal = if SIGNALS.fetch_add(1, Ordering::SeqCst) == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
+    crate::sandbox::on_interrupt(|came| {
+        let signal = match SIGNALS.fetch_add(1, Ordering::SeqCst) {
+            // The terminal sends Ctrl-C to it too, and it ends by the first that comes.
+            0 if OWN.load(Ordering::SeqCst) => Signal::try_from(came).unwrap_or(Signal::SIGTERM),
+            0 => Signal::SIGTERM,
+            _ => Signal::SIGKILL,
+        };
         let pid = MACHINE.load(Ordering::SeqCst);
         if pid > 0 {
             let _ = kill(Pid::from_raw(pid), signal);
@@ -156,14 +163,16 @@ pub fn pass_signals_on() {
     });
 }
 
-/// Waits for a program that signals are passed on to.
+/// Waits for this program, started again, that signals are passed on to.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn wait(child: &mut Child) -> std::io::Result<ExitStatus> {
+    OWN.store(true, Ordering::SeqCst);
     MACHINE.store(i32::try_from(child.id()).unwrap_or(0), Ordering::SeqCst);
     let status = child.wait();
     MACHINE.store(0, Ordering::SeqCst);
+    OWN.store(false, Ordering::SeqCst);
     status
 }
 
