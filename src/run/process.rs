@@ -86,7 +86,12 @@ pub fn become_program(command: &mut Command) -> RunError {
 /// A program that runs beside the machine. It is ended when this is dropped.
 pub struct Helper {
     child: Child,
+    /// How long it may take to end.
+    patience: Duration,
 }
+
+/// What most helpers need to end.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Helper {
     /// Starts it.
@@ -96,7 +101,8 @@ impl Helper {
     pub fn start(command: &mut Command) -> Result<Self> {
         // A group of its own: Ctrl-C is for the machine, which may need it for its end.
         let child = command.stdin(Stdio::null()).process_group(0).spawn();
-        Ok(Self { child: child.map_err(|source| RunError::Start { program: name(command), source })? })
+        let child = child.map_err(|source| RunError::Start { program: name(command), source })?;
+        Ok(Self { child, patience: PATIENCE })
     }
 
     /// Starts it with a socket as its standard input.
@@ -105,7 +111,14 @@ impl Helper {
     /// When it can't be started.
     pub fn start_with_socket(command: &mut Command, socket: std::os::fd::OwnedFd) -> Result<Self> {
         let child = command.stdin(socket).process_group(0).spawn();
-        Ok(Self { child: child.map_err(|source| RunError::Start { program: name(command), source })? })
+        let child = child.map_err(|source| RunError::Start { program: name(command), source })?;
+        Ok(Self { child, patience: PATIENCE })
+    }
+
+    /// The same, for one that has something to finish before it ends.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// How it ended, if it did.
@@ -123,7 +136,7 @@ impl Drop for Helper {
     fn drop(&mut self) {
         send(&self.child, Signal::SIGTERM);
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(2) {
+        while begun.elapsed() < self.patience {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
             }
