@@ -32,7 +32,7 @@ pub fn build(invocation: &Invocation, loaded: &Loaded, refresh: bool) -> anyhow:
     }
     let cancel = Cancel::default();
     let on_signal = cancel.clone();
-    on_interrupt(move || on_signal.cancel());
+    on_interrupt(move |_| on_signal.cancel());
     if invocation.force >= 3 {
         session.store.empty_pool()?;
     }

@@ -20,7 +20,7 @@ pub fn shell(invocation: &Invocation, loaded: &Loaded) -> anyhow::Result<ExitCod
     let session = Session::open(invocation, loaded, false)?;
     choose_backend(&session.store);
     // Ctrl-C is for what runs in the shell.
-    on_interrupt(|| {});
+    on_interrupt(|_| {});
     let mut say = |text: &str| crate::tell!("{text}");
     let exit = look(&session.plan, &session.store, &place, &invocation.arguments, &mut say)?;
     Ok(match exit {

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::error::{Result, RunError};
 use super::process::{self, Helper};
@@ -26,6 +27,9 @@ const LIMITS: [(&str, &str, &str); 3] =
 
 /// journal-remote.conf(5) has them from this version on.
 const HAS_LIMITS: u32 = 253;
+
+/// How long it may take at the end to write what came to a slow disk.
+const FLUSH: Duration = Duration::from_secs(60);
 
 /// How many files there may be.
 fn files(target: &Path) -> u32 {
@@ -89,7 +93,7 @@ pub fn start(target: &Path, socket: OwnedFd, tools: &Tools) -> Result<Taken> {
     }
     command.arg("--output").arg(target);
     command.arg(format!("--split-mode={}", if one_file(target) { "none" } else { "host" }));
-    Ok(Taken { _helper: Helper::start_with_socket(&mut command, socket)?, _directory: place })
+    Ok(Taken { _helper: Helper::start_with_socket(&mut command, socket)?.with_patience(FLUSH), _directory: place })
 }
 
 /// Makes the directory for the journal. Root makes it for the owner of the directory that it lies in; gives the owner

@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
@@ -86,7 +86,12 @@ pub fn become_program(command: &mut Command) -> RunError {
 /// A program that runs beside the machine. It is ended when this is dropped.
 pub struct Helper {
     child: Child,
+    /// How long it may take to end.
+    patience: Duration,
 }
+
+/// What most helpers need to end.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 impl Helper {
     /// Starts it.
@@ -96,7 +101,8 @@ impl Helper {
     pub fn start(command: &mut Command) -> Result<Self> {
         // A group of its own: Ctrl-C is for the machine, which may need it for its end.
         let child = command.stdin(Stdio::null()).process_group(0).spawn();
-        Ok(Self { child: child.map_err(|source| RunError::Start { program: name(command), source })? })
+        let child = child.map_err(|source| RunError::Start { program: name(command), source })?;
+        Ok(Self { child, patience: PATIENCE })
     }
 
     /// Starts it with a socket as its standard input.
@@ -105,7 +111,14 @@ impl Helper {
     /// When it can't be started.
     pub fn start_with_socket(command: &mut Command, socket: std::os::fd::OwnedFd) -> Result<Self> {
         let child = command.stdin(socket).process_group(0).spawn();
-        Ok(Self { child: child.map_err(|source| RunError::Start { program: name(command), source })? })
+        let child = child.map_err(|source| RunError::Start { program: name(command), source })?;
+        Ok(Self { child, patience: PATIENCE })
+    }
+
+    /// The same, for one that has something to finish before it ends.
+    pub fn with_patience(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     /// How it ended, if it did.
@@ -123,7 +136,7 @@ impl Drop for Helper {
     fn drop(&mut self) {
         send(&self.child, Signal::SIGTERM);
         let begun = Instant::now();
-        while begun.elapsed() < Duration::from_secs(2) {
+        while begun.elapsed() < self.patience {
             if !matches!(self.child.try_wait(), Ok(None)) {
                 return;
             }
@@ -142,13 +155,20 @@ fn send(child: &Child, signal: Signal) {
 
 /// The process that runs the machine now; 0 for none.
 static MACHINE: AtomicI32 = AtomicI32::new(0);
+/// Whether that is this program itself, which builds.
+static OWN: AtomicBool = AtomicBool::new(false);
 /// How often a signal came.
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
 
 /// From here on Ctrl-C and SIGTERM end the machine, and this program goes on to tidy up. A second one kills it.
 pub fn pass_signals_on() {
-    crate::sandbox::on_interrupt(|| {
-        let signal = if SIGNALS.fetch_add(1, Ordering::SeqCst) == 0 { Signal::SIGTERM } else { Signal::SIGKILL };
+    crate::sandbox::on_interrupt(|came| {
+        let signal = match SIGNALS.fetch_add(1, Ordering::SeqCst) {
+            // The terminal sends Ctrl-C to it too, and it ends by the first that comes.
+            0 if OWN.load(Ordering::SeqCst) => Signal::try_from(came).unwrap_or(Signal::SIGTERM),
+            0 => Signal::SIGTERM,
+            _ => Signal::SIGKILL,
+        };
         let pid = MACHINE.load(Ordering::SeqCst);
         if pid > 0 {
             let _ = kill(Pid::from_raw(pid), signal);
@@ -156,14 +176,16 @@ pub fn pass_signals_on() {
     });
 }
 
-/// Waits for a program that signals are passed on to.
+/// Waits for this program, started again, that signals are passed on to.
 ///
 /// # Errors
 /// When the kernel refuses.
 pub fn wait(child: &mut Child) -> std::io::Result<ExitStatus> {
+    OWN.store(true, Ordering::SeqCst);
     MACHINE.store(i32::try_from(child.id()).unwrap_or(0), Ordering::SeqCst);
     let status = child.wait();
     MACHINE.store(0, Ordering::SeqCst);
+    OWN.store(false, Ordering::SeqCst);
     status
 }
 

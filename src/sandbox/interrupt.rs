@@ -13,9 +13,9 @@ use super::sys;
 /// The first of them that came; 0 for none.
 static FIRST: AtomicI32 = AtomicI32::new(0);
 
-/// From here on these signals don't end the program by themselves: `handler` is called for each of them, in a thread of
+/// From here on these signals don't end the program by themselves: `handler` is called with each of them, in a thread of
 /// its own. Only the first call counts.
-pub fn on_interrupt(handler: impl Fn() + Send + 'static) {
+pub fn on_interrupt(handler: impl Fn(i32) + Send + 'static) {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let hangup = Some(SIGHUP).filter(|signal| !is_ignored(*signal));
@@ -24,7 +24,7 @@ pub fn on_interrupt(handler: impl Fn() + Send + 'static) {
         std::thread::spawn(move || {
             for signal in signals.forever() {
                 let _ = FIRST.compare_exchange(0, signal, Ordering::SeqCst, Ordering::SeqCst);
-                handler();
+                handler(signal);
             }
         });
     });

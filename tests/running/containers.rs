@@ -264,3 +264,37 @@ fn programs_have_the_variables_of_the_image() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), told, "{output:?}");
     assert_eq!(output.status.code(), Some(4));
 }
+
+/// The journal that a system left in its image, as a directory and as a disk, and one that it sent to the host.
+#[test]
+fn journals_are_read_where_they_are() {
+    const ID: &str = "0123456789abcdef0123456789abcdef";
+    let project = project("directory");
+    place(&project);
+    project.write(
+        "exported",
+        &format!(
+            "__REALTIME_TIMESTAMP=1700000000000000\n__MONOTONIC_TIMESTAMP=1\n_BOOT_ID={ID}\n_MACHINE_ID={ID}\n\
+             MESSAGE=said by the system\n\n"
+        ),
+    );
+    let image = project.output("image");
+    let journal = image.join(format!("var/log/journal/{ID}/system.journal"));
+    std::fs::create_dir_all(journal.parent().unwrap()).unwrap();
+    std::fs::write(image.join("etc/machine-id"), ID).unwrap();
+    let mut remote = Command::new("/usr/lib/systemd/systemd-journal-remote");
+    tool(remote.arg(format!("--output={}", journal.display())).arg(project.path().join("exported")));
+    std::fs::copy(&journal, project.path().join("sent.journal")).unwrap();
+    let disk = project.output("image.raw");
+    std::fs::File::create(&disk).unwrap().set_len(40 << 20).unwrap();
+    let mut child = Command::new("sfdisk").arg("--quiet").arg(&disk).stdin(Stdio::piped()).spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), b"label: gpt\nstart=2048, size=73728\n").unwrap();
+    assert!(child.wait().unwrap().success());
+    let mut make = Command::new("mkfs.ext4");
+    tool(make.args(["-q", "-E", "offset=1048576", "-d"]).arg(&image).arg(&disk).arg("36M"));
+    for more in [&[][..], &["--format=disk"], &["--ephemeral=yes", "--forward-journal=sent.journal"]] {
+        let text =
+            project.done(&[more, &["journalctl", "--", "--quiet", "--no-pager", "--output=cat"]].concat()).stdout;
+        assert_eq!(text, "said by the system\n", "{more:?}");
+    }
+}
