@@ -37,6 +37,8 @@ fsck.vfat -n image.xbootldr.raw
 mdir -b -s -i image.esp.raw :: > esp
 fsck.erofs image.usr-x86-64.raw
 unsquashfs -lc image.var.raw > squashfs
+unsquashfs -quiet -no-progress -dest unpacked image.var.raw
+rm -r unpacked
 veritysetup verify image.usr-x86-64.raw image.usr-x86-64-verity.raw \"$(cat image.roothash)\"
 ";
 
