@@ -128,6 +128,15 @@ fn boot_measurements_are_told_for_a_signature_made_elsewhere() {
     assert!(!project.output("image.pcrs").exists());
     assert_eq!(policies(&told), policies(&signed));
     assert!(policies(&signed) != policies(&text(&project.output("image/boot/EFI/Linux/small-6.9.1.efi"), ".pcrsig")));
+
+    // systemd-repart of that release leaves a signature of verity to others too.
+    project.reconfigure("Format=directory", "Format=sysext\nSplitArtifacts=");
+    project.reconfigure("SplitArtifacts=uki,pcrs", "SplitArtifacts=partitions,roothash");
+    project.reconfigure("SignExpectedPcr=yes", "Verity=defer");
+    project.build();
+    assert_eq!(project.read("mkosi.output/image.roothash").len(), 64);
+    assert!(project.output("image.root-x86-64-verity.raw").exists());
+    assert!(!project.output("image.root-x86-64-verity-sig.raw").exists());
 }
 
 #[test]

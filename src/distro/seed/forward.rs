@@ -141,7 +141,7 @@ mod tests {
             loop {
                 let mut head = String::new();
                 while !head.ends_with("\r\n\r\n") {
-                    if reader.read_line(&mut head).unwrap() == 0 {
+                    if reader.read_line(&mut head).unwrap_or(0) == 0 {
                         return heads;
                     }
                 }

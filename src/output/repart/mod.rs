@@ -15,7 +15,7 @@ pub use definitions::{BIOS_BOOT, Boot, default_definitions, esp_definition, exte
 pub const MINIMUM: u32 = 254;
 /// The first version that writes `/etc/fstab` and `/etc/crypttab`.
 pub const TABS: u32 = 256;
-/// The first version that leaves room for a signature without a key.
+/// The first version that wants no key for a signature that is put off.
 pub const DEFERS_SIGNATURES: u32 = 258;
 /// The first version that adds to an `/etc/fstab` that is there.
 pub const APPENDS: u32 = 258;

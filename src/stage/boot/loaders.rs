@@ -56,11 +56,15 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
     if efi && boots && wishes.systemd_boot() {
         loaders.systemd_boot(cx)?;
     }
+    let before = loaders.steps.len();
     if wishes.grub_bios(&look).map_err(StageError::other)? {
         loaders.grub_image(cx, BIOS, &format!("{}/core.img", grub_directory(&look, BIOS).unwrap_or_default()), None)?;
     }
     if wishes.grub_efi(&look).map_err(StageError::other)? {
         loaders.grub_efi(cx)?;
+    }
+    if loaders.steps.len() > before {
+        loaders.grub_font();
     }
     if efi && boots && wishes.shim() {
         loaders.shim(cx)?;
@@ -254,6 +258,11 @@ impl Loaders<'_> {
             }
             self.steps.push(Step::Mode { path: to, mode: FILE });
         }
+        Ok(())
+    }
+
+    /// The font that a configuration of GRUB may load.
+    fn grub_font(&mut self) {
         let fonts = format!("efi/{}/fonts", grub::prefix(&self.distribution));
         self.steps.push(Step::Directory { path: fonts.clone(), mode: DIRECTORY });
         let font =
@@ -262,7 +271,6 @@ impl Loaders<'_> {
             let to = format!("{fonts}/unicode.pf2");
             self.steps.push(Step::Place { from: inside(&font).into(), to, mode: FILE, epoch: self.epoch });
         }
-        Ok(())
     }
 
     /// Makes an image of GRUB at `to` in the tree.

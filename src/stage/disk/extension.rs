@@ -84,10 +84,8 @@ fn one(
             signs: cx.stage != "esp",
         },
     )?;
-    let (partitions, split): (Vec<Partition>, Vec<_>) =
-        report.into_iter().map(|reported| (reported.partition, reported.split)).unzip();
-    let split: Vec<_> = split.into_iter().flatten().collect();
-    let mut files = split_off(cx, &directory, &split)?;
+    let mut files = split_off(cx, &directory, &report)?;
+    let partitions: Vec<Partition> = report.into_iter().map(|reported| reported.partition).collect();
     let suffix = super::super::output::extension(cx.view);
     // Firmware reads an EFI system partition as it is.
     let image = match cx.stage {

@@ -8,7 +8,7 @@ use std::path::Path;
 use super::super::{Context, Outputs, StageError};
 use super::partitions::{Facts, Layout, deferred, read};
 use super::{DISK, Definitions, Pass, disk_file, grub, keys, run as pass, split_definitions, tree, version};
-use crate::output::repart::{self, Partition, root_hash, split_suffix};
+use crate::output::repart::{self, Partition, Reported, root_hash, split_suffix};
 use crate::output::{Compression, Compressor};
 use crate::rootfs::copy_content;
 use crate::store::Artifact;
@@ -63,8 +63,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         }
         if split {
             let report = run(cx, "splitting off the partitions", vec!["--split=yes".to_owned()])?;
-            let split: Vec<_> = report.into_iter().filter_map(|reported| reported.split).collect();
-            files.extend(split_off(cx, &directory, &split)?);
+            files.extend(split_off(cx, &directory, &report)?);
         }
     }
     if let Some(wanted) = grown.filter(|wanted| *wanted > size) {
@@ -115,10 +114,12 @@ pub fn packed(
     Ok((format!("{suffix}.{extension}"), cx.store.add_file(&to)?))
 }
 
-/// The partitions' files, which lie beside the disk.
-pub fn split_off(cx: &Context<'_>, directory: &Path, split: &[std::path::PathBuf]) -> Result<Files, StageError> {
+/// The partitions' files, which lie beside the disk. One that was put off has a name in the report and no file.
+pub fn split_off(cx: &Context<'_>, directory: &Path, report: &[Reported]) -> Result<Files, StageError> {
     let mut files = Files::new();
-    for path in split {
+    let put_off = deferred(cx, &[]);
+    let made = report.iter().filter(|reported| !put_off.contains(&reported.partition.kind));
+    for path in made.filter_map(|reported| reported.split.as_ref()) {
         let (Some(name), Some(suffix)) = (path.file_name(), split_suffix(DISK, path)) else {
             return Err(StageError::Other(format!("systemd-repart split a partition off to {}", path.display())));
         };

@@ -260,9 +260,9 @@ fn cannot_defer(cx: &mut Context<'_>, pass: &Pass<'_>) -> Result<Option<StageErr
         return Ok(None);
     }
     let text = format!(
-        "{REPART} is of version {version}, which makes no room for a signature without the key (Verity=defer); {} does. \
-         Use newer tools (ToolsTree=default with a ToolsTreeRelease= that has them), or set Verity=hash and leave the \
-         signature's partition out",
+        "{REPART} is of version {version}, which wants the key even where the signature is made elsewhere (Verity=defer); \
+         {} does not. Use newer tools (ToolsTree=default with a ToolsTreeRelease= that has them), or set Verity=hash and \
+         leave the signature's partition out of the definitions",
         repart::DEFERS_SIGNATURES
     );
     Ok(Some(StageError::Setting { setting: "Verity".to_owned(), text }))
