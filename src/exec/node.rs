@@ -203,6 +203,7 @@ impl Job<'_> {
                 plan::explain_read(&key, &inputs, changes.unwrap_or_default(), last.as_ref())
             }
         };
+        let reasons = plan::in_detail(reasons, self.node, last.as_ref(), &|digest| self.store.program(digest));
         self.observer.event(Event::Started { id: self.id, reasons: &reasons });
         let begun = Instant::now();
         let recording = (!self.node.traced.is_empty()).then(Recording::default);
@@ -227,6 +228,12 @@ impl Job<'_> {
                     self.observer.event(Event::Note { id: self.id, text: &text });
                     return Ok(Done { outputs, outcome: Outcome::Ran { duration, same } });
                 }
+            }
+        }
+        for identity in self.node.programs.values() {
+            // Explanations only, as above.
+            if let Err(error) = self.store.put_program(&identity.digest, &identity.parts) {
+                self.observer.event(Event::Note { id: self.id, text: &error.to_string() });
             }
         }
         self.store.put_record(&Record {
