@@ -209,7 +209,9 @@ impl Job<'_> {
         let recording = (!self.node.traced.is_empty()).then(Recording::default);
         let outputs = self.call(code, log, recording.as_ref())?;
         let duration = begun.elapsed();
-        let size = self.store.artifacts_size(outputs.values());
+        // A tree that it left as it was is not its own.
+        let own = outputs.values().filter(|output| !self.needs.values().any(|need| need == *output));
+        let size = self.store.artifacts_size(own);
         let same = last.is_some_and(|last| last.outputs == outputs);
         let finished = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         let (mut key, mut inputs, mut traced) = (key, inputs, None);
