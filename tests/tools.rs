@@ -75,9 +75,9 @@ fn another_version_of_a_library_runs_what_is_linked_to_it() {
     // Any one but those of all programs, mkosi's own among them.
     let libraries = tool(Command::new("ldd").arg("/usr/bin/systemd-hwdb"));
     let library = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
-    let library =
+    let mut library =
         library.filter(|path| !["libc.so", "libgcc", "ld-"].iter().any(|own| path.to_string_lossy().contains(own)));
-    let library = library.last().unwrap_or_else(|| panic!("systemd-hwdb has no library of its own: {libraries}"));
+    let library = library.next_back().unwrap_or_else(|| panic!("systemd-hwdb has no library of its own: {libraries}"));
     let name = library.file_name().unwrap().to_string_lossy().into_owned();
     let other = project.path().join("other");
     tool(Command::new("cp").args(["-pL"]).arg(library).arg(&other));

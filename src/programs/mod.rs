@@ -57,6 +57,9 @@ struct Loadable {
     facts: Arc<Facts>,
 }
 
+/// Where a program is looked for first, and its name.
+type Name = (Vec<PathBuf>, String);
+
 /// The programs of the host. What was found is kept, so that all that is asked of one is of one moment.
 #[derive(Debug)]
 pub struct Programs<'a> {
@@ -66,7 +69,7 @@ pub struct Programs<'a> {
     files: Mutex<HashMap<PathBuf, Option<Loadable>>>,
     libraries: OnceLock<HashMap<String, Vec<String>>>,
     found: Mutex<HashMap<Wanted, Option<Found>>>,
-    identities: Mutex<HashMap<(Vec<PathBuf>, String), Option<Arc<Identity>>>>,
+    identities: Mutex<HashMap<Name, Option<Arc<Identity>>>>,
 }
 
 impl<'a> Programs<'a> {
