@@ -64,6 +64,19 @@ fn with_another(file: &Path, place: &Path, project: &Project, arguments: &[&str]
     ran
 }
 
+/// Runs the program where the host has no programs at all, but for this one.
+fn without_programs(project: &Project) -> Ran {
+    let empty = stores::directory("empty-");
+    let mut command = Command::new("unshare");
+    // mount(8) itself goes last.
+    let places = "/usr/local/sbin /usr/local/bin /usr/libexec /usr/lib/systemd /usr/lib/apt /usr/sbin /usr/bin";
+    let script = format!("for place in {places}; do [ ! -d $place ] || mount --bind \"$0\" $place; done; exec \"$@\"");
+    command.args(["--mount", "sh", "-euc", &script]).arg(&empty).arg(support::MKOSI);
+    let ran = Ran::new(project.command_by::<&str>(command, &[]).output().unwrap());
+    assert!(ran.success, "{}", ran.text);
+    ran
+}
+
 #[test]
 fn another_version_of_a_library_runs_what_is_linked_to_it() {
     let project = custom("true");
@@ -136,6 +149,11 @@ fn programs_come_from_the_tree_and_a_change_of_it_runs_them_again() {
         "{}",
         report(&project)
     );
+
+    // Those of the host are not needed.
+    std::fs::write(tree.join("usr/lib/word"), "alone\n").unwrap();
+    assert!(without_programs(&project).stages.contains_key("postinst"));
+    assert!(report(&project).starts_with("alone\n"), "{}", report(&project));
 
     // A library, data: whatever it is. What no program makes is not made again.
     std::fs::write(tree.join("usr/lib/word"), "two\n").unwrap();
