@@ -24,6 +24,12 @@ pub(super) fn parts(
 ) -> Result<Parts, StoreError> {
     let mut closure = Closure { programs, sight, parts: Parts::new() };
     closure.program("program".to_owned(), path, known, DEPTH)?;
+    // One that may be executed and not read: without its content it can't be told from another.
+    if closure.parts.is_empty()
+        && let Some(path) = sight.on_host(path)
+    {
+        closure.add("program", programs.hasher.file(&path)?);
+    }
     for run in known.map(|known| known.runs).unwrap_or_default() {
         let run = Path::new(run);
         if !run.is_absolute() {

@@ -58,7 +58,7 @@ impl Objects {
         let interpreter = self.all.first().and_then(Object::elf).and_then(|elf| elf.interpreter.clone());
         if let Some(path) = interpreter.map(PathBuf::from) {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if let Some(real) = closure.sight.real(&path) {
+            if let Some(real) = closure.programs.loader(closure.sight, &path) {
                 self.loader = real.parent().map(Path::to_path_buf);
                 if let Some(file) = closure.file(&real)? {
                     self.add(closure, name, (real, file), 0);

@@ -69,6 +69,8 @@ pub struct Programs<'a> {
     files: Mutex<HashMap<PathBuf, Option<Loadable>>>,
     libraries: OnceLock<HashMap<String, Vec<String>>>,
     found: Mutex<HashMap<Wanted, Option<Found>>>,
+    /// Dynamic loaders without links: nearly all programs have the same.
+    loaders: Mutex<HashMap<PathBuf, Option<PathBuf>>>,
     identities: Mutex<HashMap<Name, Option<Arc<Identity>>>>,
 }
 
@@ -86,6 +88,7 @@ impl<'a> Programs<'a> {
             files: Mutex::default(),
             libraries: OnceLock::new(),
             found: Mutex::default(),
+            loaders: Mutex::default(),
             identities: Mutex::default(),
         }
     }
@@ -155,6 +158,16 @@ impl<'a> Programs<'a> {
 
     fn facts(&self) -> MutexGuard<'_, Known> {
         locked(self.facts.get_or_init(|| Mutex::new(Known::load(self.hasher))))
+    }
+
+    /// The path of a dynamic loader in the sandbox without links.
+    fn loader(&self, sight: &Sight<'_>, path: &Path) -> Option<PathBuf> {
+        if let Some(known) = locked(&self.loaders).get(path) {
+            return known.clone();
+        }
+        let real = sight.real(path);
+        locked(&self.loaders).insert(path.to_owned(), real.clone());
+        real
     }
 
     /// Where the dynamic loader's cache has the libraries of a name.
