@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::hint::black_box;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use mkosi::config::{HostFacts, Image, LoadInput, load, table};
 use mkosi::plan::{Declarations, Digests, Lookup, NodeId, Plan, compile, preview};
+use mkosi::programs::{Identity, Parts};
 use mkosi::store::{Artifact, Record, Slot};
 use mkosi::types::{Architecture, Digest};
 
@@ -20,8 +22,8 @@ impl Digests for Names {
         Ok(Digest::of(path.as_os_str().as_encoded_bytes()))
     }
 
-    fn tool(&self, name: &str) -> Result<Option<Digest>, String> {
-        Ok(Some(Digest::of(name.as_bytes())))
+    fn tool(&self, name: &str, _: &[PathBuf]) -> Result<Option<Arc<Identity>>, String> {
+        Ok(Some(Arc::new(Identity { digest: Digest::of(name.as_bytes()), parts: Parts::new() })))
     }
 }
 

@@ -27,6 +27,7 @@ pub mod distro;
 pub mod exec;
 pub mod output;
 pub mod plan;
+pub mod programs;
 pub mod reads;
 pub mod rootfs;
 pub mod run;

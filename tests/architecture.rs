@@ -8,7 +8,7 @@ const LAYERS: &[&[&str]] = &[
     &["types"],
     &["reads"],
     &["config", "rootfs", "sandbox", "store"],
-    &["boot", "distro", "output"],
+    &["boot", "distro", "output", "programs"],
     &["stage"],
     &["plan"],
     &["exec"],

@@ -54,6 +54,63 @@ fn custom(script: &str) -> Project {
     project
 }
 
+/// Runs the program where another file lies in the place of one of the host's.
+fn with_another(file: &Path, place: &Path, project: &Project, arguments: &[&str]) -> Ran {
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", "mount --bind \"$0\" \"$1\" && shift && exec \"$@\""]);
+    command.arg(file).arg(place).arg(support::MKOSI);
+    let ran = Ran::new(project.command_by(command, arguments).output().unwrap());
+    assert!(ran.success, "{}", ran.text);
+    ran
+}
+
+/// Runs the program where the host has no programs at all, but for this one.
+fn without_programs(project: &Project) -> Ran {
+    let empty = stores::directory("empty-");
+    let mut command = Command::new("unshare");
+    // mount(8) itself goes last.
+    let places = "/usr/local/sbin /usr/local/bin /usr/libexec /usr/lib/systemd /usr/lib/apt /usr/sbin /usr/bin";
+    let script = format!("for place in {places}; do [ ! -d $place ] || mount --bind \"$0\" $place; done; exec \"$@\"");
+    command.args(["--mount", "sh", "-euc", &script]).arg(&empty).arg(support::MKOSI);
+    let ran = Ran::new(project.command_by::<&str>(command, &[]).output().unwrap());
+    assert!(ran.success, "{}", ran.text);
+    ran
+}
+
+#[test]
+fn another_version_of_a_library_runs_what_is_linked_to_it() {
+    let project = custom("true");
+    project.write("mkosi.skeleton/usr/lib/udev/hwdb.d/20-test.hwdb", "test:one\n WORD=1\n");
+    // Where systemd of Debian 12 looks.
+    std::os::unix::fs::symlink("usr/lib", project.path().join("mkosi.skeleton/lib")).unwrap();
+    project.build();
+    let database = std::fs::read(project.output("image/usr/lib/udev/hwdb.bin")).unwrap();
+    // Any one but those of all programs, mkosi's own among them.
+    let libraries = tool(Command::new("ldd").arg("/usr/bin/systemd-hwdb"));
+    let library = libraries.split_whitespace().filter(|word| word.starts_with('/')).map(Path::new);
+    let mut library =
+        library.filter(|path| !["libc.so", "libgcc", "ld-"].iter().any(|own| path.to_string_lossy().contains(own)));
+    let library = library.next_back().unwrap_or_else(|| panic!("systemd-hwdb has no library of its own: {libraries}"));
+    let name = library.file_name().unwrap().to_string_lossy().into_owned();
+    let other = project.path().join("other");
+    tool(Command::new("cp").args(["-pL"]).arg(library).arg(&other));
+    let mut bytes = std::fs::read(&other).unwrap();
+    bytes.push(0);
+    std::fs::write(&other, bytes).unwrap();
+    let graph = with_another(&other, library, &project, &["graph", "--format=json"]);
+    let graph = Graph(serde_json::from_str(&graph.stdout).unwrap());
+    let reasons = graph.reasons("hwdb");
+    assert!(reasons.contains(&format!("`systemd-hwdb`: its library `{name}` changed")), "{reasons}");
+    let foretold = graph.stages("run");
+    let foretold: Vec<&str> = foretold.iter().map(String::as_str).collect();
+    let ran = with_another(&other, library, &project, &[]);
+    ran.assert(&foretold);
+    ran.says(&format!("library `{name}` changed"));
+    with_another(&other, library, &project, &[]).assert(&[]);
+    project.build().assert(&[]);
+    assert_eq!(std::fs::read(project.output("image/usr/lib/udev/hwdb.bin")).unwrap(), database);
+}
+
 fn report(project: &Project) -> String {
     project.read("mkosi.output/image/report")
 }
@@ -92,6 +149,11 @@ fn programs_come_from_the_tree_and_a_change_of_it_runs_them_again() {
         "{}",
         report(&project)
     );
+
+    // Those of the host are not needed.
+    std::fs::write(tree.join("usr/lib/word"), "alone\n").unwrap();
+    assert!(without_programs(&project).stages.contains_key("postinst"));
+    assert!(report(&project).starts_with("alone\n"), "{}", report(&project));
 
     // A library, data: whatever it is. What no program makes is not made again.
     std::fs::write(tree.join("usr/lib/word"), "two\n").unwrap();

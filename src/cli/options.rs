@@ -157,7 +157,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
         warnings.extend(old.map(|old| Diagnostic::warning(format!("the option {old} is called {new} now"))));
     }
     let mut settings = settings(&matches, &directories, here);
-    let graph_format = if verb == Verb::Graph { take_graph_format(&mut settings) } else { None };
+    let graph_format = if verb == Verb::Graph { take_graph_format(&mut settings)? } else { None };
     Ok(Invocation {
         verb,
         images,
@@ -195,12 +195,25 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>, here: &Path) -> Resu
 /// The forms in which `mkosi graph` prints. No image format has one of these names, so `--format` can mean either.
 const GRAPH_FORMATS: [&str; 5] = ["text", "full", "json", "dot", "mermaid"];
 
-/// Takes the `--format` that means how the graph is printed out of the assignments.
-fn take_graph_format(settings: &mut Vec<OptionSetting>) -> Option<String> {
+/// Takes the `--format` that means how the graph is printed out of the assignments. One that means neither is told here: the
+/// setting knows only formats of images.
+fn take_graph_format(settings: &mut Vec<OptionSetting>) -> Result<Option<String>, Stop> {
+    let formats = SETTINGS.iter().find(|setting| setting.name == "Format").and_then(|setting| setting.kind.accepted());
+    let formats = formats.unwrap_or_default();
+    let known = || GRAPH_FORMATS.into_iter().chain(formats.split(", "));
+    let mut given = settings.iter().filter(|setting| setting.setting == "Format" && !setting.text.is_empty());
+    if let Some(wrong) = given.find(|setting| known().all(|name| name != setting.text)) {
+        let (text, forms) = (&wrong.text, GRAPH_FORMATS.join(", "));
+        let near = nearest(text, known()).map(|near| format!("  hint: did you mean `{near}`?\n")).unwrap_or_default();
+        return Err(Stop::Wrong(format!(
+            "error: --format: `{text}` is no form of the graph, and no format of an image\n  accepted: {forms}; {formats}\n\
+             {near}"
+        )));
+    }
     let is_graph = |s: &OptionSetting| s.setting == "Format" && GRAPH_FORMATS.contains(&s.text.as_str());
     let format = settings.iter().rev().find(|s| is_graph(s)).map(|s| s.text.clone());
     settings.retain(|s| !is_graph(s));
-    format
+    Ok(format)
 }
 
 fn unknown_verb(name: &str) -> Stop {
@@ -315,6 +328,9 @@ mod tests {
         assert!(text.contains("did you mean `mkosi summary`"), "{text}");
         let Err(Stop::Wrong(text)) = parsed(&["--pakage=x"]) else { panic!("accepted") };
         assert!(text.contains("--package"), "{text}");
+        assert_eq!(parsed(&["graph", "--format=json", "--format=tar"]).unwrap().graph_format, "json");
+        let Err(Stop::Wrong(text)) = parsed(&["graph", "--format=jsn"]) else { panic!("accepted") };
+        assert!(text.contains("did you mean `json`") && text.contains("mermaid; confext"), "{text}");
         assert!(matches!(parsed(&["--version"]), Err(Stop::Show(_))));
         assert_eq!(parsed(&["--default", "x"]).unwrap().warnings.len(), 1);
     }

@@ -2,22 +2,24 @@
 
 use std::io::ErrorKind::{NotADirectory, NotFound, PermissionDenied};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::config::Image;
 use crate::plan::Digests;
-use crate::stage::find_tool;
+use crate::programs::{Identity, Programs};
 use crate::store::{Hasher, TreeOptions};
 use crate::types::Digest;
 
 /// Digests of what lies on the host.
 pub struct HostDigests<'a> {
     hasher: &'a Hasher,
+    programs: Programs<'a>,
 }
 
 impl<'a> HostDigests<'a> {
     /// Digests through `hasher`.
     pub fn new(hasher: &'a Hasher) -> Self {
-        Self { hasher }
+        Self { hasher, programs: Programs::new(hasher) }
     }
 }
 
@@ -56,11 +58,8 @@ impl Digests for HostDigests<'_> {
         crate::sandbox::started_as_root()
     }
 
-    fn tool(&self, name: &str) -> Result<Option<Digest>, String> {
-        match find_tool(name) {
-            Some(path) => self.hasher.file(&path).map(Some).map_err(|error| error.to_string()),
-            None => Ok(None),
-        }
+    fn tool(&self, name: &str, search: &[PathBuf]) -> Result<Option<Arc<Identity>>, String> {
+        self.programs.identity(name, search).map_err(|error| error.to_string())
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Force, reads};
 use crate::plan::{Lookup, NodeId, Plan, Reason};
+use crate::programs::Parts;
 use crate::stage::publish;
 use crate::store::{Artifact, Hasher, Record, Slot, Store};
 use crate::types::Digest;
@@ -33,6 +34,10 @@ impl Lookup for StoreLookup<'_> {
 
     fn last(&self, slot: &Slot) -> Option<Record> {
         self.store.last(slot).ok().flatten()
+    }
+
+    fn program(&self, digest: &Digest) -> Option<Parts> {
+        self.store.program(digest)
     }
 
     fn read(&self, plan: &Plan, id: NodeId, inputs: &BTreeMap<String, Digest>) -> Option<Record> {

@@ -73,10 +73,12 @@ impl Force {
 #[cfg(test)]
 mod tests {
     use std::path::{Path, PathBuf};
+    use std::sync::Arc;
 
     use super::*;
     use crate::config::{Image, Origin, Sourced, Value};
     use crate::plan::{Declarations, Digests, compile};
+    use crate::programs::{Identity, Parts};
     use crate::types::Digest;
 
     struct Fake;
@@ -86,8 +88,8 @@ mod tests {
             Ok(Digest::of(b"file"))
         }
 
-        fn tool(&self, _: &str) -> Result<Option<Digest>, String> {
-            Ok(Some(Digest::of(b"tool")))
+        fn tool(&self, _: &str, _: &[PathBuf]) -> Result<Option<Arc<Identity>>, String> {
+            Ok(Some(Arc::new(Identity { digest: Digest::of(b"tool"), parts: Parts::new() })))
         }
     }
 

@@ -217,12 +217,15 @@ impl Job<'_> {
                 plan::explain_read(&key, &inputs, changes.unwrap_or_default(), last.as_ref())
             }
         };
+        let reasons = plan::in_detail(reasons, self.node, last.as_ref(), &|digest| self.store.program(digest));
         self.observer.event(Event::Started { id: self.id, reasons: &reasons });
         let begun = Instant::now();
         let recording = (!self.node.traced.is_empty()).then(Recording::default);
         let outputs = self.call(code, log, recording.as_ref())?;
         let duration = begun.elapsed();
-        let size = self.store.artifacts_size(outputs.values());
+        // A tree that it left as it was is not its own.
+        let own = outputs.values().filter(|output| !self.needs.values().any(|need| need == *output));
+        let size = self.store.artifacts_size(own);
         let same = last.is_some_and(|last| last.outputs == outputs);
         let finished = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
         let (mut key, mut inputs, mut traced) = (key, inputs, None);
@@ -241,6 +244,12 @@ impl Job<'_> {
                     self.observer.event(Event::Note { id: self.id, text: &text });
                     return Ok(Done { outputs, outcome: Outcome::Ran { duration, same } });
                 }
+            }
+        }
+        for identity in self.node.programs.values() {
+            // Explanations only, as above.
+            if let Err(error) = self.store.put_program(&identity.digest, &identity.parts) {
+                self.observer.event(Event::Note { id: self.id, text: &error.to_string() });
             }
         }
         self.store.put_record(&Record {

@@ -14,8 +14,8 @@ use petgraph::graph::{DiGraph, NodeIndex};
 
 use super::decl::ARGUMENTS;
 use super::inputs::{
-    Digests, Hashed, SEED_STAGES, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, hash_inputs, missing_tool, settle_bootstrap,
-    unmet,
+    Digests, Hashed, SEED_STAGES, TOOLS, TOOLS_IMAGE, ToolsTree, by_need, hash_inputs, missing_tool, search_paths,
+    settle_bootstrap, unmet,
 };
 use super::need::Need;
 use super::outputs::{OutputPart, Outputs};
@@ -25,6 +25,9 @@ use crate::types::{Digest, Encoder, key_of_uri, sha512_crypt};
 
 /// What the names of needs that enter no key begin with.
 pub(super) const UNKEYED: &str = "unkeyed";
+
+/// What the names of the inputs that are programs of the host begin with.
+pub(super) const TOOL: &str = "tool/";
 
 /// The setting that says whose certificates a tools tree is shown with.
 const CERTIFICATES: &str = "ToolsTreeCertificates";
@@ -117,6 +120,7 @@ impl Builder<'_> {
             inputs: BTreeMap::new(),
             sources: BTreeMap::new(),
             traced: BTreeSet::new(),
+            programs: BTreeMap::new(),
             skipped: unmet(image, decl),
             fresh: incremental.is_some_and(|s| s.origin != Origin::Default && s.value.is_empty_or_no()),
         };
@@ -206,9 +210,16 @@ impl Builder<'_> {
             }
             return;
         }
+        let search = search_paths(&node.image);
         for tool in node.decl.named_tools() {
-            let digest = self.hashed.tools.get(tool).copied().unwrap_or_else(missing_tool);
-            node.inputs.insert(format!("tool/{tool}"), digest);
+            let (name, place) = (format!("{TOOL}{tool}"), (search.clone(), tool.to_owned()));
+            match self.hashed.tools.get(&place) {
+                Some(identity) => {
+                    node.inputs.insert(name.clone(), identity.digest);
+                    node.programs.insert(name, Arc::clone(identity));
+                }
+                None => drop(node.inputs.insert(name, missing_tool())),
+            }
         }
         for path in &node.decl.host_files {
             let digest = self.hashed.host.get(path).copied().unwrap_or_else(missing_tool);

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use super::compile::TOOL;
+use super::detail::part_in_words;
 use crate::store::Record;
 use crate::types::Digest;
 
 /// How an input differs from the last run's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
     /// It was there and holds something else now.
     Changed,
@@ -15,6 +17,16 @@ pub enum Change {
     Added,
     /// It is gone.
     Removed,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Changed => "changed",
+            Self::Added => "is new",
+            Self::Removed => "is gone",
+        })
+    }
 }
 
 /// How something that was read differs from when it was.
@@ -45,6 +57,15 @@ pub enum Reason {
     Input {
         /// The input's name.
         name: String,
+        /// How it differs.
+        change: Change,
+    },
+    /// Of programs of the host a part differs that is not their own file.
+    Part {
+        /// The programs.
+        programs: Vec<String>,
+        /// The part, as in [`crate::programs::Parts`].
+        part: String,
         /// How it differs.
         change: Change,
     },
@@ -87,14 +108,8 @@ impl fmt::Display for Reason {
                 ReadChange::Target => write!(f, "`{path}` points elsewhere"),
                 ReadChange::Attributes => write!(f, "`{path}` has another mode or size"),
             },
-            Self::Input { name, change } => {
-                let how = match change {
-                    Change::Changed => "changed",
-                    Change::Added => "is new",
-                    Change::Removed => "is gone",
-                };
-                write!(f, "{} {how}", input_in_words(name))
-            }
+            Self::Input { name, change } => write!(f, "{} {change}", input_in_words(name)),
+            Self::Part { programs, part, change } => write!(f, "{} {change}", part_in_words(programs, part)),
         }
     }
 }
@@ -104,11 +119,14 @@ pub fn input_in_words(name: &str) -> String {
     if let Some(path) = name.strip_prefix("host").filter(|path| path.starts_with('/')) {
         return format!("the host's `{path}`");
     }
+    // A program may be named by its path.
+    if let Some(tool) = name.strip_prefix(TOOL) {
+        return format!("the host's `{tool}`");
+    }
     let mut parts = name.splitn(4, '/');
     match (parts.next(), parts.next(), parts.next(), parts.next()) {
         (Some("setting"), Some(setting), None, None) => format!("`{setting}=`"),
         (Some("test"), Some(test), None, None) => format!("whether `{test}`"),
-        (Some("tool"), Some(tool), None, None) => format!("the host's `{tool}`"),
         (Some("name"), Some("file"), Some(setting), _) => format!("which file of an output `{setting}=` names"),
         (Some("file"), Some(_), Some(_), Some(base)) => format!("`{base}`"),
         (Some("file"), Some("BuildSources"), ..) => "a file of the build sources".to_owned(),

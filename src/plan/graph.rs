@@ -10,6 +10,7 @@ use petgraph::visit::EdgeRef;
 use super::compile::LAST;
 use super::{NodeId, Source, StageDecl};
 use crate::config::Image;
+use crate::programs::Identity;
 use crate::store::Slot;
 use crate::types::Digest;
 
@@ -30,6 +31,8 @@ pub struct Node {
     pub sources: BTreeMap<String, Source>,
     /// The file inputs of which just what is read enters the key; none of them is in `inputs`.
     pub traced: BTreeSet<String>,
+    /// The programs of the host among its inputs, by the input's name.
+    pub programs: BTreeMap<String, Arc<Identity>>,
     /// Why the stage is not part of the image.
     pub skipped: Option<String>,
     /// Whether cached results are not to be used for it (`Incremental=no`).

@@ -12,6 +12,7 @@ use super::compile::UNKEYED;
 use super::outputs::Outputs;
 use super::{Declarations, Hidden, PlanError, Programs, StageDecl, hidden_paths};
 use crate::config::{DEFAULT_INITRD, Image, Value};
+use crate::programs::Identity;
 use crate::types::{Digest, Encoder};
 
 /// Digests of what lies on the host. The store's stat cache is behind it.
@@ -39,11 +40,11 @@ pub trait Digests: Sync {
         Ok(self.path(path, &[]).ok())
     }
 
-    /// The identity of a program of the host, `None` if there is none of that name.
+    /// The identity of a program of the host, `None` if there is none of that name. It is looked for in `search` first.
     ///
     /// # Errors
     /// Why it can't be read.
-    fn tool(&self, name: &str) -> Result<Option<Digest>, String>;
+    fn tool(&self, name: &str, search: &[PathBuf]) -> Result<Option<Arc<Identity>>, String>;
 
     /// Whose OpenPGP key signs an image: nothing that is secret.
     ///
@@ -126,7 +127,7 @@ fn bootstraps(image: &Image) -> bool {
 /// Decides whether a first tree is made, where that is left to us: for the default tools tree, of Debian, on a host
 /// without apt or dpkg. No other image has one.
 pub(super) fn settle_bootstrap(images: &[Image], digests: &dyn Digests) -> Vec<Image> {
-    let lacks = |tool: &&str| matches!(digests.tool(tool), Ok(None));
+    let lacks = |tool: &&str| matches!(digests.tool(tool, &[]), Ok(None));
     let settle = |image: &Image| {
         let mut image = image.clone();
         let tools = image.name == TOOLS_IMAGE && image.text("Distribution") == Some("debian");
@@ -281,8 +282,8 @@ fn tool_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
         traced: false,
         keyed,
     };
-    let search = image.get("ExtraSearchPaths").paths().into_iter().enumerate();
-    let search = search.map(|(index, path)| input(&format!("{SEARCH}{index:02}"), "ExtraSearchPaths", path, false));
+    let search = search_paths(image).into_iter().enumerate();
+    let search = search.map(|(index, path)| input(&format!("{SEARCH}{index:02}"), "ExtraSearchPaths", &path, false));
     let tree = match ToolsTree::of(image) {
         ToolsTree::Path(path) => Some(input(TOOLS, "ToolsTree", path, true)),
         ToolsTree::Host | ToolsTree::Default | ToolsTree::Seed => None,
@@ -290,12 +291,17 @@ fn tool_inputs(image: &Image, decl: &StageDecl) -> Vec<FileInput> {
     search.chain(tree).collect()
 }
 
+/// The directories in which an image's programs are looked for first.
+pub(super) fn search_paths(image: &Image) -> Vec<PathBuf> {
+    image.get("ExtraSearchPaths").paths().into_iter().map(Path::to_path_buf).collect()
+}
+
 /// Digests of everything on the host that some node of the graph hashes, each path once.
 pub(super) struct Hashed {
     /// By path and what is hidden of it.
     pub paths: HashMap<(PathBuf, Hidden, bool), Digest>,
-    /// By the program's name.
-    pub tools: HashMap<String, Digest>,
+    /// By where programs are looked for first, and the program's name.
+    pub tools: HashMap<(Vec<PathBuf>, String), Arc<Identity>>,
     /// By path.
     pub host: HashMap<String, Digest>,
     /// By image.
@@ -319,7 +325,8 @@ pub(super) fn hash_inputs(
                 continue;
             }
             if ToolsTree::of(image) == ToolsTree::Host || SEED_STAGES.contains(&stage) {
-                tools.extend(decl.named_tools());
+                let search = search_paths(image);
+                tools.extend(decl.named_tools().map(|name| (search.clone(), name.to_owned())));
             }
             if decl.signer && !signers.contains_key(&image.name) {
                 let signer = digests.signer(image).map_err(|message| PlanError::Input {
@@ -352,14 +359,14 @@ pub(super) fn hash_inputs(
         .collect::<Result<HashMap<_, _>, _>>()?;
     let tools = tools
         .into_par_iter()
-        .map(|name| match digests.tool(name) {
-            Ok(digest) => Ok((name.to_owned(), digest.unwrap_or_else(missing_tool))),
-            Err(message) => Err(PlanError::Input {
+        .filter_map(|(search, name)| match digests.tool(&name, &search) {
+            Ok(identity) => Some(Ok(((search, name), identity?))),
+            Err(message) => Some(Err(PlanError::Input {
                 image: String::new(),
                 setting: "tools".to_owned(),
                 path: PathBuf::from(name),
                 message,
-            }),
+            })),
         })
         .collect::<Result<HashMap<_, _>, _>>()?;
     let host = host

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 
 use super::inputs::TOOLS;
-use super::{NodeId, Plan, Reason, explain, explain_read, key_of, node_inputs, pre_key_of};
+use super::{NodeId, Plan, Reason, explain, explain_read, in_detail, key_of, node_inputs, pre_key_of};
+use crate::programs::Parts;
 use crate::store::{Artifact, Record, Slot};
 use crate::types::Digest;
 
@@ -43,6 +44,10 @@ pub trait Lookup {
     fn last(&self, slot: &Slot) -> Option<Record>;
     /// The record of a node whose earlier runs read what its traced sources hold now. `inputs` are all others.
     fn read(&self, _: &Plan, _: NodeId, _inputs: &BTreeMap<String, Digest>) -> Option<Record> {
+        None
+    }
+    /// The parts of a program that an earlier run had, by its digest.
+    fn program(&self, _: &Digest) -> Option<Parts> {
         None
     }
     /// What differs of what a run read of a node's traced sources.
@@ -101,6 +106,10 @@ pub fn preview(plan: &Plan, nodes: &[NodeId], lookup: &dyn Lookup) -> Vec<Previe
             continue;
         }
         let last = lookup.last(&node.slot());
+        let detailed = |state| match state {
+            State::Run(why) => State::Run(in_detail(why, node, last.as_ref(), &|digest| lookup.program(digest))),
+            other => other,
+        };
         let known = node_inputs(node, &needs, &|tree, paths| lookup.part(tree, paths));
         if !node.traced.is_empty() {
             let hit = runs.is_empty().then(|| lookup.read(plan, id, &known)).flatten();
@@ -117,7 +126,7 @@ pub fn preview(plan: &Plan, nodes: &[NodeId], lookup: &dyn Lookup) -> Vec<Previe
             if let State::Cached(record) = &state {
                 outputs.insert(id, record.outputs.clone());
             }
-            states.push(Preview { id, key, state, last });
+            states.push(Preview { id, key, state: detailed(state), last });
             continue;
         }
         let key = runs.is_empty().then(|| key_of(&node.stage, &node.decl, &known));
@@ -132,7 +141,7 @@ pub fn preview(plan: &Plan, nodes: &[NodeId], lookup: &dyn Lookup) -> Vec<Previe
         if let State::Cached(record) = &state {
             outputs.insert(id, record.outputs.clone());
         }
-        states.push(Preview { id, key, state, last });
+        states.push(Preview { id, key, state: detailed(state), last });
     }
     states
 }

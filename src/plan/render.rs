@@ -96,6 +96,15 @@ fn text<'a>(plan: &Plan, nodes: impl Iterator<Item = &'a Preview> + Clone, width
             *width = cell.chars().count().max(*width);
         }
     }
+    // Where there is no room for all columns, the key goes first and then the cost.
+    for column in [2, 3] {
+        let taken: usize = widths.iter().filter(|width| **width > 0).map(|width| width + 2).sum();
+        if width.is_some_and(|width| taken > width)
+            && let Some(width) = widths.get_mut(column)
+        {
+            *width = 0;
+        }
+    }
     let mut out = String::new();
     let mut group = None;
     for preview in nodes {

@@ -116,7 +116,7 @@ impl From<sandbox::Error> for StageError {
 
 /// How to get a program, on Debian.
 fn install(program: &str) -> String {
-    match super::tools::package_of(program) {
+    match crate::programs::package_of(program) {
         Some(package) => format!("install the package `{package}` (Debian's name)"),
         None => "install it".to_owned(),
     }

@@ -7,69 +7,10 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
 
 use super::StageError;
+use crate::programs::{self, TOOL_PATH};
 use crate::rootfs::Root;
 use crate::sandbox;
 use crate::store::{Kind, Layer, MergedTree};
-
-/// Where programs are looked for, in the engine and in every sandbox.
-const TOOL_PATH: [&str; 6] = ["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-
-/// Which package of Debian has a program, for the programs that stages run.
-const PACKAGES: &[(&str, &str)] = &[
-    ("apt-cache", "apt"),
-    ("apt-get", "apt"),
-    ("bootctl", "systemd-boot-tools"),
-    ("bsdtar", "libarchive-tools"),
-    ("chroot", "coreutils"),
-    ("cryptsetup", "cryptsetup-bin"),
-    ("depmod", "kmod"),
-    ("dpkg", "dpkg"),
-    ("dpkg-deb", "dpkg"),
-    ("fsck.fat", "dosfstools"),
-    ("gpg", "gpg"),
-    ("gpgv", "gpgv"),
-    ("grub-bios-setup", "grub-pc-bin"),
-    ("grub-mkimage", "grub-common"),
-    ("mcopy", "mtools"),
-    ("mkfs.btrfs", "btrfs-progs"),
-    ("mkfs.erofs", "erofs-utils"),
-    ("mkfs.ext4", "e2fsprogs"),
-    ("mkfs.fat", "dosfstools"),
-    ("mkfs.vfat", "dosfstools"),
-    ("mkfs.xfs", "xfsprogs"),
-    ("mksquashfs", "squashfs-tools"),
-    ("modinfo", "kmod"),
-    ("openssl", "openssl"),
-    ("pesign", "pesign"),
-    ("qemu-system-aarch64", "qemu-system-arm"),
-    ("qemu-system-x86_64", "qemu-system-x86"),
-    ("sbsign", "sbsigntool"),
-    ("sbverify", "sbsigntool"),
-    ("setfiles", "policycoreutils"),
-    ("ssh", "openssh-client"),
-    ("ssh-keygen", "openssh-client"),
-    ("swtpm", "swtpm"),
-    ("swtpm_setup", "swtpm-tools"),
-    ("systemctl", "systemd"),
-    ("systemd-dissect", "systemd-container"),
-    ("systemd-firstboot", "systemd"),
-    ("systemd-hwdb", "udev"),
-    ("systemd-measure", "systemd"),
-    ("systemd-nspawn", "systemd-container"),
-    ("systemd-repart", "systemd-repart"),
-    ("systemd-sbsign", "systemd-boot-tools"),
-    ("systemd-sysusers", "systemd"),
-    ("systemd-tmpfiles", "systemd"),
-    ("tar", "tar"),
-    ("ukify", "systemd-ukify"),
-    ("veritysetup", "cryptsetup-bin"),
-    ("virtiofsd", "virtiofsd"),
-];
-
-/// The package of Debian that has a program, where that is known.
-pub(super) fn package_of(program: &str) -> Option<&'static str> {
-    PACKAGES.iter().find(|(name, _)| *name == program).map(|(_, package)| *package)
-}
 
 /// As many links as the kernel follows in one lookup.
 const MAX_LINKS: usize = 40;
@@ -123,6 +64,9 @@ impl Tools {
 
     /// The path that a program has in the sandbox, if it is there.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
+        if matches!(self.tree, Tree::Host) && self.sandbox.trees.is_empty() {
+            return programs::find(name, &self.sandbox.search);
+        }
         let search = self.sandbox.search.iter().zip(self.sandbox.search_paths());
         let found = search.map(|(on_host, inside)| (on_host.join(name), inside.join(name)));
         if let Some((_, inside)) = found.into_iter().find(|(on_host, _)| is_program(on_host)) {
@@ -268,10 +212,5 @@ mod tests {
         let tools = Tools { sandbox, tree: Tree::Host };
         assert_eq!(tools.find("sh"), Some("/run/mkosi/search/0/sh".into()));
         assert!(tools.find("ls").is_some());
-    }
-
-    #[test]
-    fn the_packages_are_sorted() {
-        assert!(PACKAGES.windows(2).all(|pair| pair[0].0 < pair[1].0));
     }
 }

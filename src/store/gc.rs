@@ -96,6 +96,7 @@ impl Store {
             }
             self.drop_dangling()?;
             let kept = inventory.records.iter().filter(|(record, _)| !doomed.contains(&Use::Record(record.key)));
+            self.drop_programs(&kept.clone().flat_map(|(record, _)| record.inputs.values().copied()).collect());
             let shapes = kept.filter_map(|(record, _)| record.read.as_ref().map(|read| (read.pre, read.shape)));
             self.drop_shapes(&shapes.collect())?;
             self.drop_parts();

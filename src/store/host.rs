@@ -13,12 +13,15 @@ use rayon::prelude::*;
 
 use super::error::Context;
 use super::index::parent;
-use super::root::locked;
+use super::root::{locked, write_small};
 use super::scan::canonical_attribute;
 use super::statcache::{self, Known, Stamp, StatCache};
 use super::walk::{self, Found, host_path};
 use super::{Entry, Kind, Meta, Store, StoreError, TreeIndex};
 use crate::types::{Digest, Encoder};
+
+/// How long a digest is, in bytes.
+const DIGEST_SIZE: usize = 32;
 
 /// What of a host tree counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -135,6 +138,26 @@ impl Hasher {
     pub fn flush(&self) -> Result<(), StoreError> {
         let caches: Vec<_> = locked(&self.caches).values().cloned().collect();
         caches.iter().try_for_each(|cache| locked(cache).save(&self.store))
+    }
+
+    /// What was remembered under a name that says what it is and in which form. Nothing where it is not there or damaged.
+    pub fn recall(&self, name: &str) -> Option<Vec<u8>> {
+        let mut bytes = fs::read(self.recalled(name)).ok()?;
+        let content = bytes.split_off(bytes.len().min(DIGEST_SIZE));
+        (Digest::of(&content).as_bytes() == bytes.as_slice()).then_some(content)
+    }
+
+    /// Remembers something that can be found again; a few names in all.
+    ///
+    /// # Errors
+    /// When it can't be written.
+    pub fn remember(&self, name: &str, content: &[u8]) -> Result<(), StoreError> {
+        let bytes = [Digest::of(content).as_bytes().as_slice(), content].concat();
+        write_small(&self.store, &self.recalled(name), &bytes)
+    }
+
+    fn recalled(&self, name: &str) -> PathBuf {
+        self.store.join("stat").join(Encoder::new("mkosi.stat.found", 1).str(name).finish().hex())
     }
 
     pub(super) fn cache(&self, id: &Encoder) -> Arc<Mutex<StatCache>> {

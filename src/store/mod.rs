@@ -19,6 +19,7 @@ mod layer;
 mod locks;
 mod merged;
 mod parts;
+mod programs;
 mod records;
 mod root;
 mod scan;

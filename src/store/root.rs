@@ -31,9 +31,9 @@ const FORMAT: u32 = 1;
 const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
     # This directory is the store of mkosi. Everything in it can be made again.\n";
 
-const DIRECTORIES: [&str; 14] = [
-    "failed", "files", "last", "layers", "locks", "logs", "outputs", "parts", "pool", "records", "runs", "stat", "tmp",
-    "traces",
+const DIRECTORIES: [&str; 15] = [
+    "failed", "files", "last", "layers", "locks", "logs", "outputs", "parts", "pool", "programs", "records", "runs",
+    "stat", "tmp", "traces",
 ];
 const FILES: [&str; 3] = ["CACHEDIR.TAG", "lock", "version"];
 

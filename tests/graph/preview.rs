@@ -299,7 +299,7 @@ fn states_are_printed_with_cost_and_reasons() {
     };
     insta::assert_snapshot!(masked(None));
     insta::assert_snapshot!("folded_to_100_columns", masked(Some(100)));
-    for width in [64, 80, 100, 120] {
+    for width in [44, 64, 80, 100, 120] {
         assert!(masked(Some(width)).lines().all(|line| line.chars().count() <= width), "{}", masked(Some(width)));
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mkosi::config::{HostFacts, Image, LoadInput, Origin, Sourced, Value, load, table};
 use mkosi::plan::{Declarations, Digests, Edge, NodeId, Plan, compile, key_of, node_inputs};
+use mkosi::programs::{Identity, Parts};
 use mkosi::store::Artifact;
 use mkosi::types::{Architecture, Digest};
 
@@ -99,8 +101,9 @@ impl Digests for Fake {
         Ok(self.of(name, &hidden.join("\0")))
     }
 
-    fn tool(&self, name: &str) -> Result<Option<Digest>, String> {
-        Ok((!self.missing.contains(name)).then(|| self.of(name, "tool")))
+    fn tool(&self, name: &str, _: &[PathBuf]) -> Result<Option<Arc<Identity>>, String> {
+        let identity = || Arc::new(Identity { digest: self.of(name, "tool"), parts: Parts::new() });
+        Ok((!self.missing.contains(name)).then(identity))
     }
 }
 
