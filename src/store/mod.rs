@@ -16,6 +16,7 @@ mod host;
 mod index;
 mod labels;
 mod layer;
+mod layout;
 mod locks;
 mod merged;
 mod parts;

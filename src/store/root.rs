@@ -12,7 +12,6 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -21,21 +20,8 @@ use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::error::Context;
-use super::{Backend, Layer, StoreError, work};
+use super::{Backend, Layer, StoreError, layout, work};
 use crate::types::Digest;
-
-/// The layout's version. Raised when an older mkosi could no longer read the store.
-const FORMAT: u32 = 1;
-
-/// Programs for backups pass over a directory with this mark (<https://bford.info/cachedir/>).
-const CACHEDIR_TAG: &str = "Signature: 8a477f597d28d172789f06886806bc55\n\
-    # This directory is the store of mkosi. Everything in it can be made again.\n";
-
-const DIRECTORIES: [&str; 15] = [
-    "failed", "files", "last", "layers", "locks", "logs", "outputs", "parts", "pool", "programs", "records", "runs",
-    "stat", "tmp", "traces",
-];
-const FILES: [&str; 3] = ["CACHEDIR.TAG", "lock", "version"];
 
 /// Something in the store that a run uses, so that clean-up leaves it alone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,18 +106,7 @@ impl Store {
 
     fn open_absolute(dir: &Path) -> Result<Self, StoreError> {
         fs::create_dir_all(dir).context("make the store's directory", dir)?;
-        check_format(dir)?;
-        for name in DIRECTORIES {
-            let path = dir.join(name);
-            // Of what lies here, an image may have passwords in it; in the layers the files' own modes hold.
-            let mode = if matches!(name, "files" | "tmp") { 0o700 } else { 0o777 };
-            match fs::DirBuilder::new().mode(mode).create(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
-                    return Err(StoreError::io("make", &path, error));
-                }
-                _ => {}
-            }
-        }
+        layout::prepare(dir)?;
         let boot = boot_id();
         let (run, dead) = {
             // Alone, so that nobody takes the new file for a dead run's before it is locked.
@@ -347,31 +322,6 @@ fn sync_file_system(dir: &Path) -> Result<(), StoreError> {
     rustix::fs::syncfs(&file).context("sync the file system of", dir)
 }
 
-/// Checks the format, or writes it in a new store.
-fn check_format(dir: &Path) -> Result<(), StoreError> {
-    let path = dir.join("version");
-    match fs::read_to_string(&path) {
-        Ok(text) => {
-            let found = text.trim();
-            if found.parse::<u32>().is_ok_and(|format| (1..=FORMAT).contains(&format)) {
-                return Ok(());
-            }
-            return Err(StoreError::Newer { path: dir.to_owned(), found: found.to_owned(), known: FORMAT });
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-        Err(error) => return Err(StoreError::io("read", &path, error)),
-    }
-    // Names of ours are no objection: a first run may have been stopped half-way.
-    for entry in fs::read_dir(dir).context("read", dir)? {
-        let name = entry.context("read", dir)?.file_name().to_string_lossy().into_owned();
-        if !DIRECTORIES.contains(&name.as_str()) && !FILES.contains(&name.as_str()) && !name.starts_with(".new-") {
-            return Err(StoreError::NotAStore { path: dir.to_owned(), found: name });
-        }
-    }
-    write_atomically(dir, &dir.join("CACHEDIR.TAG"), CACHEDIR_TAG.as_bytes())?;
-    write_atomically(dir, &path, format!("{FORMAT}\n").as_bytes())
-}
-
 /// Writes a small file of the store at `dir` as a whole. It waits in `tmp/` with the gate held: what lies there while
 /// nobody is at the gate was left by a kill.
 pub(super) fn write_small(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
@@ -380,7 +330,7 @@ pub(super) fn write_small(dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), S
 }
 
 /// Writes a small file in `staging`, which is on the same file system, and renames it to `path`.
-fn write_atomically(staging: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
+pub(super) fn write_atomically(staging: &Path, path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(staging).context("make a file in", staging)?;
     file.write_all(bytes).context("write", path)?;
     file.persist(path).map(drop).map_err(|error| StoreError::io("write", path, error.error))
