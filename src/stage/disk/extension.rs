@@ -77,14 +77,14 @@ fn one(
             directory: &directory,
             seed: &seed,
             epoch,
-            defer,
+            defer: defer.clone(),
             exclude,
             more,
             // The one partition has nothing to sign.
             signs: cx.stage != "esp",
         },
     )?;
-    let mut files = split_off(cx, &directory, &report)?;
+    let mut files = split_off(cx, &directory, &report, &defer)?;
     let partitions: Vec<Partition> = report.into_iter().map(|reported| reported.partition).collect();
     let suffix = super::super::output::extension(cx.view);
     // Firmware reads an EFI system partition as it is.

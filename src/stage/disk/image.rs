@@ -63,7 +63,7 @@ pub fn run(cx: &mut Context<'_>) -> Result<Outputs, StageError> {
         }
         if split {
             let report = run(cx, "splitting off the partitions", vec!["--split=yes".to_owned()])?;
-            files.extend(split_off(cx, &directory, &report)?);
+            files.extend(split_off(cx, &directory, &report, &deferred(cx, &[]))?);
         }
     }
     if let Some(wanted) = grown.filter(|wanted| *wanted > size) {
@@ -114,10 +114,14 @@ pub fn packed(
     Ok((format!("{suffix}.{extension}"), cx.store.add_file(&to)?))
 }
 
-/// The partitions' files, which lie beside the disk. One that was put off has a name in the report and no file.
-pub fn split_off(cx: &Context<'_>, directory: &Path, report: &[Reported]) -> Result<Files, StageError> {
+/// The partitions' files, which lie beside the disk. One of a type that was put off has a name in the report and no file.
+pub fn split_off(
+    cx: &Context<'_>,
+    directory: &Path,
+    report: &[Reported],
+    put_off: &[String],
+) -> Result<Files, StageError> {
     let mut files = Files::new();
-    let put_off = deferred(cx, &[]);
     let made = report.iter().filter(|reported| !put_off.contains(&reported.partition.kind));
     for path in made.filter_map(|reported| reported.split.as_ref()) {
         let (Some(name), Some(suffix)) = (path.file_name(), split_suffix(DISK, path)) else {
