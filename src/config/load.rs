@@ -12,7 +12,7 @@ use super::host::HostFacts;
 use super::image::Image;
 use super::loader::{Extras, sorted_entries};
 use super::read::Reader;
-use super::table;
+use super::table::{self, Scope};
 use super::value::{Origin, Sourced, Value};
 use crate::types::suggest::nearest;
 
@@ -154,11 +154,14 @@ impl Loader<'_> {
         let explicit = main.cli.contains_key("Dependencies") || main.config.contains_key("Dependencies");
         let subimages = self.subimages(&main, &values, presets.as_deref());
         if presets.is_some() {
-            // The main configuration of old was no image: its settings went to each image, which has them now.
+            // The main configuration of old was no image: its settings went to each image, which has them now. What counts
+            // for all images counts for it too: where the store is, and which repositories there are.
             let mut bare = Context::new(self.shared, "main");
-            for name in ["Distribution", "Release", "Architecture", "OutputDirectory", "Dependencies"] {
-                if let (Some(sourced), Some(setting)) = (values.get(name), table::find(name))
-                    && (explicit || name != "Dependencies")
+            for setting in table::SETTINGS.iter().filter(|setting| setting.stores == setting.name) {
+                let common = matches!(setting.scope, Scope::Universal | Scope::Multiversal)
+                    || setting.name == "History"
+                    || explicit && setting.name == "Dependencies";
+                if let Some(sourced) = values.get(setting.name).filter(|sourced| common && sourced.value != Value::None)
                 {
                     assign(&mut bare.cli, setting.name, Some(sourced.value.clone()), sourced.origin.clone());
                 }
