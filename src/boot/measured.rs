@@ -6,15 +6,11 @@ use std::path::Path;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use rsa::pkcs8::DecodePublicKey as _;
+use rsa::sha2::{Digest as _, Sha256};
 use rsa::{Pkcs1v15Sign, RsaPublicKey};
 use serde_json::Value as Json;
-use sha2::{Digest as _, Sha256};
 
 use super::{Result, pe};
-
-/// What stands before a SHA-256 digest that RSA signs (RFC 8017, section 9.2, note 1).
-const PREFIX: [u8; 19] =
-    [0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20];
 
 /// Whether the first signature of measurements in the image is one by its public key. Nothing where there is none that
 /// can be checked: keys of other kinds than RSA are not known here.
@@ -29,21 +25,12 @@ pub fn fits(image: &Path) -> Result<Option<bool>> {
 }
 
 fn signed_by(key: &[u8], signatures: &[u8]) -> Option<bool> {
-    let key = RsaPublicKey::from_public_key_der(&der(&String::from_utf8_lossy(key))?).ok()?;
+    let key = RsaPublicKey::from_public_key_pem(String::from_utf8_lossy(key).trim_end_matches('\0').trim()).ok()?;
     let json: Json = serde_json::from_slice(signatures.split(|byte| *byte == 0).next()?).ok()?;
     let first = json.as_object()?.values().next()?.as_array()?.first()?;
     let policy = hex(first.get("pol")?.as_str()?)?;
     let signature = BASE64_STANDARD.decode(first.get("sig")?.as_str()?).ok()?;
-    let scheme = Pkcs1v15Sign { hash_len: Some(32), prefix: Box::new(PREFIX) };
-    Some(key.verify(scheme, &Sha256::digest(policy), &signature).is_ok())
-}
-
-/// The contents of a public key in PEM (RFC 7468).
-fn der(pem: &str) -> Option<Vec<u8>> {
-    let (_, rest) = pem.split_once("-----BEGIN PUBLIC KEY-----")?;
-    let (body, _) = rest.split_once("-----END")?;
-    let body: String = body.split_whitespace().collect();
-    BASE64_STANDARD.decode(body).ok()
+    Some(key.verify(Pkcs1v15Sign::new::<Sha256>(), &Sha256::digest(policy), &signature).is_ok())
 }
 
 fn hex(text: &str) -> Option<Vec<u8>> {

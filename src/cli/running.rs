@@ -32,14 +32,7 @@ fn start(invocation: &Invocation, loaded: &Loaded, here: &Path) -> anyhow::Resul
     if runs_image && image.text("Format") == Some("none") {
         bail!("the image `{}` has Format=none: there is nothing to run", image.name);
     }
-    let settings = match runs_image {
-        true => {
-            let mut image = image.clone();
-            image.take_environment_files(&outside())?;
-            Some(Settings::new(&image, loaded.image(DEFAULT_INITRD))?)
-        }
-        false => None,
-    };
+    let settings = if runs_image { Some(Settings::new(image, loaded.image(DEFAULT_INITRD))?) } else { None };
     let has_tools = ToolsTree::of(image) == ToolsTree::Default;
     if invocation.force > 0
         && (invocation.verb.builds_with_force() || has_tools)

@@ -9,8 +9,6 @@ use std::process::Stdio;
 use rustix::fs::OFlags;
 use rustix::termios::{OptionalActions, Termios};
 
-use super::settings::Settings;
-
 /// The terminal as a guest is told of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Terminal {
@@ -47,11 +45,9 @@ pub struct Look {
 }
 
 impl Look {
-    /// As systemd's own variables have it: those of `Environment=` and those of this program, which `outside` gives. A
-    /// no in either place counts.
-    pub fn of(settings: &Settings, outside: impl Fn(&str) -> Option<String>) -> Self {
-        let own =
-            |name: &str| settings.environment.iter().find(|(other, _)| other == name).map(|(_, value)| value.clone());
+    /// As systemd's own variables have it: those of `Environment=`, which `own` gives, and those of this program, which
+    /// `outside` gives. A no in either place counts.
+    pub fn of(own: impl Fn(&str) -> Option<String>, outside: impl Fn(&str) -> Option<String>) -> Self {
         let no = |value: Option<String>| {
             value.is_some_and(|value| matches!(value.to_lowercase().as_str(), "0" | "no" | "n" | "false" | "f" | "off"))
         };

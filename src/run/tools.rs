@@ -45,6 +45,11 @@ impl Tools {
         Self { environment, ..self }
     }
 
+    /// The value of one of these variables.
+    pub fn variable(&self, name: &str) -> Option<&str> {
+        self.environment.get(name).map(String::as_str)
+    }
+
     /// Whether they are the host's.
     pub fn are_of_host(&self) -> bool {
         self.lowers.is_empty()

@@ -87,7 +87,7 @@ pub fn run(settings: &Settings, tools: &Tools, extra: &[String]) -> Result<u8> {
     let parts = Parts {
         version: version(&program, tools)?,
         program,
-        look: Look::of(settings, |name| std::env::var(name).ok()),
+        look: Look::of(|name| tools.variable(name).map(str::to_owned), |name| std::env::var(name).ok()),
         pty_forward: matches!(settings.console, Console::Interactive | Console::ReadOnly)
             .then(|| tools.find(&["systemd-pty-forward"]))
             .flatten(),

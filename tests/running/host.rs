@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use mkosi::cli::options::{Invocation, parse};
 use mkosi::cli::verbs::Verb;
-use mkosi::config::{HostFacts, LoadInput, load};
+use mkosi::config::{HostFacts, Image, LoadInput, load};
 use mkosi::run::Settings;
 use mkosi::run::credentials::{Credentials, Ways, hand};
 use mkosi::run::drives::Access;
+use mkosi::run::environment::variables;
 use mkosi::run::machine;
 use mkosi::run::plan::{Host, Plan, plan};
 use mkosi::run::qemu::{Parts, command_line};
@@ -79,6 +80,12 @@ impl Made {
 
     /// The settings and the command line of these arguments.
     pub fn settings(&self, arguments: &str) -> (Settings, Invocation) {
+        let (image, invocation) = self.image(arguments);
+        (Settings::new(&image, None).unwrap(), invocation)
+    }
+
+    /// The image and the command line of these arguments.
+    fn image(&self, arguments: &str) -> (Image, Invocation) {
         let arguments = arguments.replace("$D", &self.path().to_string_lossy());
         let given = arguments.split(' ').filter(|word| !word.is_empty()).map(OsString::from);
         let fixed = ["--distribution=debian", "--release=trixie", "--architecture=x86-64", "--machine=m_1"];
@@ -93,7 +100,7 @@ impl Made {
             resources: None,
         })
         .unwrap_or_else(|diagnostics| panic!("{arguments}: {diagnostics:?}"));
-        (Settings::new(loaded.image("main").unwrap(), None).unwrap(), invocation)
+        (loaded.image("main").unwrap().clone(), invocation)
     }
 
     /// A text without the name of the directory.
@@ -103,9 +110,12 @@ impl Made {
 
     /// The command line of QEMU, an option in each line.
     pub fn qemu(&self, arguments: &str, host: &Host, version: (u32, u32)) -> Result<Vec<String>, String> {
-        let (settings, invocation) = self.settings(arguments);
+        let (image, invocation) = self.image(arguments);
+        let settings = Settings::new(&image, None).unwrap();
         let plan = plan(&settings, host, &invocation.arguments).map_err(|error| self.shown(&error.to_string()))?;
-        let parts = parts(&settings, &plan, version);
+        let variables = variables(&image, &BTreeMap::new()).unwrap();
+        let look = Look::of(|name| variables.get(name).cloned(), |_| None);
+        let parts = Parts { look, ..parts(&settings, &plan, version) };
         let words = command_line(&settings, &plan, &parts, &invocation.arguments);
         let notes = plan.notes.iter().map(|note| format!("note: {}", self.shown(note)));
         Ok(notes.chain(lines(&words.iter().map(|word| self.shown(word)).collect::<Vec<_>>())).collect())
@@ -216,7 +226,7 @@ fn parts(settings: &Settings, plan: &Plan, version: (u32, u32)) -> Parts {
     Parts {
         program: format!("/usr/bin/qemu-system-{}", machine::qemu(settings.architecture)).into(),
         version,
-        look: Look::of(settings, |_| None),
+        look: Look::of(|_| None, |_| None),
         pty_forward: matches!(settings.console.name(), "interactive" | "read-only").then(|| "pty-forward".into()),
         terminal: Terminal { columns: 80, lines: 24, term: "vt220".to_owned() },
         processors: 8,

@@ -113,8 +113,6 @@ pub struct Settings {
     pub split_partitions: bool,
     /// `SELinuxRelabel=`.
     pub relabel: Feature,
-    /// `Environment=`, by which some of it looks otherwise.
-    pub environment: Vec<(String, String)>,
     /// `StorageTargetMode=`.
     pub storage_target: Feature,
 }

@@ -116,13 +116,6 @@ impl Settings {
                 .collect(),
             split_partitions: image.texts("SplitArtifacts").contains(&"partitions"),
             relabel: feature(text("SELinuxRelabel")),
-            environment: match image.get("Environment") {
-                Value::Map(variables) => variables
-                    .iter()
-                    .filter_map(|(name, value)| Some((name.clone(), value.as_text()?.to_owned())))
-                    .collect(),
-                _ => Vec::new(),
-            },
             storage_target: feature(text("StorageTargetMode")),
         })
     }
